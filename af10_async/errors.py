@@ -1,0 +1,357 @@
+"""Everything that can go wrong, as one tree with one root.
+
+```
+AF10Error
+├── ConfigurationError            a setting is missing or malformed (also a ValueError)
+├── MissingExtraError             an optional dependency is not installed (also an ImportError)
+├── ClosedError                   used before it was entered, after it was left, or elsewhere
+├── APIError                      AF10 answered, and said no
+│   ├── AuthenticationError       wrong credentials, or a token that stays refused
+│   ├── RateLimitError            too many requests (429)
+│   └── ServerError               AF10 itself failed (5xx)
+├── BadResponseError              an answer that is not what the wire promises
+├── NetworkError                  no answer at all
+│   ├── ConnectFailedError        no connection was made: nothing was sent
+│   ├── TLSError                  the certificate or the handshake was refused: nothing was sent
+│   └── RequestTimeoutError       no answer in time (also a TimeoutError)
+├── JobError                      a job did not give its result
+│   ├── JobNotFoundError          no job of this account is known under this key
+│   ├── JobExpiredError           the job's own life is over
+│   ├── JobInterruptedError       the client or the callback server closed while the job waited
+│   ├── JobTimeoutError           waiting ran out of time (also a TimeoutError)
+│   │   ├── StartTimeoutError     ... for AF10 to accept the job
+│   │   └── CallbackTimeoutError  ... for AF10 to call back and hand over the payload
+│   └── UnexpectedPayloadError    the job is done, but its payload is not a file
+├── DownloadError                 a file did not arrive
+│   ├── UnsafeURLError            the address of the file is one we must not fetch
+│   ├── DownloadRefusedError      the file server said no
+│   ├── IncompleteDownloadError   shorter or longer than promised, or cut
+│   ├── DownloadTimeoutError      not there in time (also a TimeoutError)
+│   ├── FileTooLargeError         larger than the caller's limit
+│   └── SaveError                 the file could not be written (also an OSError)
+│       ├── TargetExistsError     something is there already (also a FileExistsError)
+│       └── DiskFullError         no space left
+└── CallbackServerError           the callback server could not do its work
+    └── PortInUseError            its port is taken
+```
+
+Every error says in `str()` what happened and what to do next, and carries `key` (of the job it
+belongs to, so that the job can be picked up again), `step`, `sent` and `retryable`.
+No error text holds credentials, tokens, secrets or payload URLs.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+__all__ = [
+    "AF10Error",
+    "APIError",
+    "AuthenticationError",
+    "BadResponseError",
+    "CallbackServerError",
+    "CallbackTimeoutError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectFailedError",
+    "DiskFullError",
+    "DownloadError",
+    "DownloadRefusedError",
+    "DownloadTimeoutError",
+    "FileTooLargeError",
+    "IncompleteDownloadError",
+    "JobError",
+    "JobExpiredError",
+    "JobInterruptedError",
+    "JobNotFoundError",
+    "JobTimeoutError",
+    "MissingExtraError",
+    "NetworkError",
+    "PortInUseError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "SaveError",
+    "ServerError",
+    "StartTimeoutError",
+    "TLSError",
+    "TargetExistsError",
+    "UnexpectedPayloadError",
+    "UnsafeURLError",
+]
+
+
+class AF10Error(Exception):
+    """The root of everything this library raises on its own account."""
+
+    key: str | None
+    """The job this error belongs to; `client.job(key)` picks it up again."""
+    step: str | None
+    """Where it happened: `authenticate`, `start`, `callback`, `redeem`, `download` or `save`."""
+    sent: bool | None
+    """Whether a request left this machine: yes, no, or (None) nobody can tell."""
+    retryable: bool
+    """Whether the same call may be made again as it is, with hope and without harm."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.step = step
+        self.sent = sent
+        self.retryable = retryable
+
+    @property
+    def message(self) -> str:
+        """The sentence without the job's key."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        return f"{self.message} [job {self.key}]" if self.key else self.message
+
+    def fresh(self) -> Self:
+        """A copy with a traceback of its own, so that many waiters can raise the same error."""
+        twin = copy.copy(self)
+        twin.__cause__ = self.__cause__
+        twin.__suppress_context__ = self.__suppress_context__
+        return twin
+
+
+class ConfigurationError(AF10Error, ValueError):
+    """A setting is missing or malformed; nothing was sent. The text names it."""
+
+
+class MissingExtraError(AF10Error, ImportError):
+    """An optional part is not installed; the text holds the pip line."""
+
+
+class ClosedError(AF10Error):
+    """Something was used before it was entered, after it was left, or in another loop."""
+
+
+class APIError(AF10Error):
+    """AF10 answered, and said no: a `status` of 4xx or 5xx, or an `errorCode` in the body."""
+
+    status: int
+    """The HTTP status."""
+    error_code: int | str | None
+    """`errorCode` of the body, if there was one."""
+    error_message: str | None
+    """`errorMessage` of the body, with anything secret taken out."""
+    method: str
+    path: str
+    """Method and path of the call; never its query."""
+    retry_after: float | None
+    """Seconds that the server asked us to wait, if it did."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        error_code: int | str | None = None,
+        error_message: str | None = None,
+        method: str = "",
+        path: str = "",
+        retry_after: float | None = None,
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = True,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.status = status
+        self.error_code = error_code
+        self.error_message = error_message
+        self.method = method
+        self.path = path
+        self.retry_after = retry_after
+
+
+class AuthenticationError(APIError):
+    """AF10 does not accept the credentials, or refuses a token it has only just given."""
+
+
+class RateLimitError(APIError):
+    """AF10 asks for fewer requests (429)."""
+
+
+class ServerError(APIError):
+    """AF10 itself failed (5xx)."""
+
+
+class BadResponseError(AF10Error):
+    """Something answered, but not with what the wire promises (HTML, too large, encoded, ...)."""
+
+    status: int
+    method: str
+    path: str
+    excerpt: str
+    """The first 200 characters of the body, with anything secret taken out."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        method: str = "",
+        path: str = "",
+        excerpt: str = "",
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = True,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.status = status
+        self.method = method
+        self.path = path
+        self.excerpt = excerpt
+
+
+class NetworkError(AF10Error):
+    """No answer: the connection broke. `sent` says whether the request may have arrived."""
+
+
+class ConnectFailedError(NetworkError):
+    """No connection could be made, so nothing was sent."""
+
+
+class TLSError(NetworkError):
+    """The certificate or the TLS handshake was refused, so nothing was sent."""
+
+
+class RequestTimeoutError(NetworkError, TimeoutError):
+    """No answer in time."""
+
+
+class JobError(AF10Error):
+    """A job did not give its result."""
+
+
+class JobNotFoundError(JobError):
+    """No job of this account is known under this key."""
+
+
+class JobExpiredError(JobError):
+    """The job's life is over; AF10 did not call back while it lasted."""
+
+
+class JobInterruptedError(JobError):
+    """The client or the callback server closed while the job waited; the job itself lives on."""
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """Waiting ran out of time; the job itself lives on and can be awaited again by its key."""
+
+    start_certain: bool
+    """True when AF10 is known to have accepted the job, False when nobody can tell."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        start_certain: bool = False,
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.start_certain = start_certain
+
+
+class StartTimeoutError(JobTimeoutError):
+    """AF10 did not accept the job within `start_timeout`."""
+
+
+class CallbackTimeoutError(JobTimeoutError):
+    """AF10 did not call back and hand over the payload within `callback_timeout`."""
+
+
+class UnexpectedPayloadError(JobError):
+    """The job is done, but its payload is not a file; `payload` is what AF10 sent."""
+
+    payload: object
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        payload: object = None,
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = True,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.payload = payload
+
+
+class DownloadError(AF10Error):
+    """A file did not arrive whole."""
+
+
+class UnsafeURLError(DownloadError):
+    """The address of the file is one we must not fetch; nothing was sent to it."""
+
+
+class DownloadRefusedError(DownloadError):
+    """The file server said no; `status` is its answer."""
+
+    status: int
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = True,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.status = status
+
+
+class IncompleteDownloadError(DownloadError):
+    """The body was shorter or longer than promised, or was cut; nothing was left behind."""
+
+
+class DownloadTimeoutError(DownloadError, TimeoutError):
+    """The file was not there within `download_timeout`, or the server fell silent."""
+
+
+class FileTooLargeError(DownloadError):
+    """The file is larger than the caller's limit."""
+
+
+class SaveError(DownloadError, OSError):
+    """The file could not be written; nothing was left behind."""
+
+    def __str__(self) -> str:
+        return AF10Error.__str__(self)
+
+
+class TargetExistsError(SaveError, FileExistsError):
+    """Something is there already, and `overwrite=True` was not given."""
+
+
+class DiskFullError(SaveError):
+    """No space left on the device."""
+
+
+class CallbackServerError(AF10Error):
+    """The callback server could not do its work."""
+
+
+class PortInUseError(CallbackServerError):
+    """Something else listens on the port that the callback server should use."""
