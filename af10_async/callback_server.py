@@ -1,0 +1,378 @@
+"""The aiohttp server that receives callbacks.
+
+Nothing but `GET /<prefix>/<key>?id=<secret>` changes anything, and only when the key is genuine.
+What a request means is decided in `protocol.callbacks`, what it does to a job in
+`protocol.lifecycle`. The order is: keep the secret in the store, wake whoever waits, and only then
+answer 200. When the store fails, the answer is 503, so that nothing is acknowledged and lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import logging
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from .errors import CallbackServerError, ClosedError, ConfigurationError, PortInUseError
+from .protocol import lifecycle
+from .protocol.callbacks import MAX_TARGET_LENGTH, Callback, Rejection, read_callback
+from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
+from .runtime import Runtime
+from .stores import MemoryStore, Store
+
+__all__ = ["CallbackServer", "Orphan", "OrphanHandler"]
+
+logger = logging.getLogger("af10_async.callback_server")
+
+DEFAULT_PREFIX = "af10"
+ORPHAN_LIFETIME = 7 * 24 * 3600.0
+"""Seconds that an orphan waits for somebody to adopt it."""
+STORE_TIMEOUT = 5.0
+"""Seconds that the store has to keep a secret before the caller is told to come back."""
+_KEEP_ALIVE_SECONDS = 15.0
+_SHUTDOWN_SECONDS = 5.0
+_BODIES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A genuine callback that no living job of this process claims; `client.job(key)` adopts it."""
+
+    key: str
+    account: str | None
+    """Whose job it is, as far as the store knows."""
+
+
+OrphanHandler = Callable[[Orphan], Awaitable[object] | object]
+
+
+class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp logs a traceback, with the request in it, for each malformed request: not here."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: object) -> None:
+        logger.debug("a malformed request was turned away")
+
+
+class CallbackServer:
+    """Receives callbacks, for one client or for many.
+
+    Args:
+        host: The address to bind, such as `127.0.0.1` or `0.0.0.0`.
+        port: The port to bind; 0 takes any free one.
+        public_url: The https address under which AF10 reaches this server, without a query.
+            Without it, the server must have a certificate, and its own address is used.
+        prefix: The path in front of the keys.
+        tls_cert: A PEM file with the certificate chain; together with `tls_key` it turns TLS on.
+        tls_key: A PEM file with the private key.
+        store: Where the jobs are kept; in memory when not given.
+        callback_secret: What the keys are signed with. The same on every replica; when not given,
+            it is made at random and kept in the store.
+        on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
+            living job claims.
+
+    Raises:
+        ConfigurationError: on a public URL or certificate that cannot be used.
+        PortInUseError: on entry, when the port is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        public_url: str | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        tls_cert: str | Path | None = None,
+        tls_key: str | Path | None = None,
+        store: Store | None = None,
+        callback_secret: str | None = None,
+        on_orphan: OrphanHandler | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._prefix = _checked_prefix(prefix)
+        self._tls = _server_context(tls_cert, tls_key)
+        self._public_url = _checked_public_url(public_url, self._tls is not None, host)
+        self._runtime = runtime or Runtime()
+        self.store: Store = store if store is not None else MemoryStore(now=self._runtime.now)
+        self._given_secret = callback_secret
+        self._secret = b""
+        self._runner: web.AppRunner | None = None
+        self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
+        self._claims: dict[str, int] = {}
+        self._interruptions: list[Callable[[], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- its life ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._runner is not None:
+            raise ClosedError("the callback server is running already")
+        await self.store.open()
+        given = self._given_secret
+        self._secret = (
+            given.encode()
+            if given is not None
+            else await self.store.callback_secret(self._runtime.random_bytes(32))
+        )
+        try:
+            self._runner = await self._listen()
+        except BaseException:
+            await self.store.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        try:
+            # Requests under way are finished and recorded first; then those who wait are told.
+            await runner.cleanup()
+        finally:
+            for interrupt in list(self._interruptions):
+                interrupt()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.store.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it listens."""
+        return self._runner is not None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        addresses = self._runner.addresses if self._runner is not None else []
+        if not addresses:
+            raise ClosedError("the callback server is not running: enter it with `async with`")
+        return int(addresses[0][1])
+
+    @property
+    def public_url(self) -> str:
+        """The address under which AF10 reaches it, without the prefix."""
+        if self._public_url is not None:
+            return self._public_url
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"https://{host}:{self.port}"
+
+    def webhook_url(self, key: str) -> str:
+        """The address that AF10 calls for the job with this key."""
+        prefix = f"/{self._prefix}" if self._prefix else ""
+        return f"{self.public_url}{prefix}/{key}"
+
+    async def _listen(self) -> web.AppRunner:
+        runner = web.AppRunner(
+            self._app(),
+            access_log=None,
+            logger=_AiohttpLog(logger),
+            handle_signals=False,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            lingering_time=0.0,
+            max_line_size=MAX_TARGET_LENGTH + 64,
+            max_field_size=4096,
+            max_headers=64,
+            auto_decompress=False,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, self._host, self._port, ssl_context=self._tls)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise _bind_error(error, self._host, self._port) from None
+        return runner
+
+    # -- for the clients ---------------------------------------------------------------------------
+
+    @property
+    def callback_secret(self) -> bytes:
+        """What the keys of its jobs are signed with."""
+        return self._secret
+
+    def claim(self, key: str) -> None:
+        """Say that a living job of this process waits for this key."""
+        self._claims[key] = self._claims.get(key, 0) + 1
+
+    def unclaim(self, key: str) -> None:
+        """Take a claim back."""
+        left = self._claims.get(key, 0) - 1
+        if left > 0:
+            self._claims[key] = left
+        else:
+            self._claims.pop(key, None)
+
+    def attach(self, interrupt: Callable[[], None], on_orphan: OrphanHandler | None) -> None:
+        """Tell a client when this server closes, and about orphans if it wants to know."""
+        self._interruptions.append(interrupt)
+        if on_orphan is not None:
+            self._orphan_handlers.append(on_orphan)
+
+    def detach(self, interrupt: Callable[[], None], on_orphan: OrphanHandler | None) -> None:
+        """Undo `attach`."""
+        self._interruptions.remove(interrupt)
+        if on_orphan is not None:
+            self._orphan_handlers.remove(on_orphan)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_route("*", "/{anything:.*}", self._handle)
+        return app
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        found = read_callback(
+            request.method,
+            request.raw_path,
+            prefix=self._prefix,
+            callback_secret=self._secret,
+        )
+        if isinstance(found, Rejection):
+            logger.debug("turned away with %d: %s", found.status, found.reason)
+            return _answer(found.status, close=request.body_exists)
+        if request.body_exists:
+            logger.debug("turned away with 400: a callback has no body")
+            return _answer(400, close=True)
+        return _answer(await self._keep(found))
+
+    async def _keep(self, callback: Callback) -> int:
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                transition = await self._record(callback)
+        except Exception as error:
+            # Whatever it was: what is not kept must not be acknowledged.
+            logger.error("callback for job %s not kept: %s", callback.key, type(error).__name__)
+            return 503
+        if transition.effect is Effect.FULL:
+            logger.warning("job %s has too many untried ids just now", callback.key)
+            return 503
+        if transition.effect is Effect.CHANGED:
+            logger.info("callback for job %s", callback.key)
+            self._tell_of_orphan(transition.record)
+        return 200
+
+    async def _record(self, callback: Callback) -> Transition:
+        now = self._runtime.now()
+        known = await self.store.apply(callback.key, CalledBack(now, callback.secret))
+        if known is not None:
+            return known
+        record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
+        return await self.store.add_orphan(record)
+
+    def _tell_of_orphan(self, record: JobRecord) -> None:
+        if record.key in self._claims:
+            return
+        logger.warning("nobody waits for job %s: its callback is kept as an orphan", record.key)
+        orphan = Orphan(record.key, record.account)
+        for handler in self._orphan_handlers:
+            task = asyncio.create_task(_tell(handler, orphan))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+async def _tell(handler: OrphanHandler, orphan: Orphan) -> None:
+    try:
+        result = handler(orphan)
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        logger.exception("on_orphan failed for job %s", orphan.key)
+
+
+def _answer(status: int, *, close: bool = False) -> web.Response:
+    headers = {"Server": "af10_async", "Cache-Control": "no-store"}
+    if status == 405:
+        headers["Allow"] = "GET"
+    if status == 503:
+        headers["Retry-After"] = "5"
+    response = web.Response(
+        status=status, text=_BODIES.get(status, "Service Unavailable"), headers=headers
+    )
+    if close or status >= 400:
+        response.force_close()
+    return response
+
+
+def _checked_prefix(prefix: str) -> str:
+    prefix = prefix.strip("/")
+    if not re.fullmatch(r"(?:[A-Za-z0-9_.~-]+(?:/[A-Za-z0-9_.~-]+)*)?", prefix):
+        raise ConfigurationError(
+            "prefix must be a path of letters, digits and . _ ~ -, such as hooks/af10"
+        )
+    return prefix
+
+
+def _checked_public_url(public_url: str | None, has_tls: bool, host: str) -> str | None:
+    if public_url is None:
+        if not has_tls:
+            raise ConfigurationError(
+                "public_url is not set: AF10 calls back over https, so give either the public"
+                " address (public_url, AF10_PUBLIC_URL) or a certificate (tls_cert and tls_key)"
+            )
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+            raise ConfigurationError(
+                "public_url is not set, and the server listens on all addresses: give the one that"
+                " AF10 can reach (public_url, AF10_PUBLIC_URL)"
+            )
+        return None
+    parts = urlsplit(public_url)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigurationError(
+            "public_url must be an https address without a query, such as https://hooks.example.com"
+        )
+    return public_url.rstrip("/")
+
+
+def _server_context(
+    tls_cert: str | Path | None, tls_key: str | Path | None
+) -> ssl.SSLContext | None:
+    if tls_cert is None and tls_key is None:
+        return None
+    if tls_cert is None or tls_key is None:
+        raise ConfigurationError("TLS needs both: tls_cert and tls_key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls_cert, tls_key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(
+            f"tls_cert and tls_key cannot be used: {getattr(error, 'strerror', None) or error};"
+            " they must be PEM files that belong together, the key without a passphrase"
+        ) from None
+    return context
+
+
+def _no_password() -> str:
+    """Without this, OpenSSL would ask for the passphrase of an encrypted key at the terminal."""
+    return ""
+
+
+def _bind_error(error: OSError, host: str, port: int) -> CallbackServerError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUseError(
+            f"port {port} on {host} is in use: stop what listens there, or choose another"
+            " listen_port (AF10_LISTEN_PORT)"
+        )
+    return CallbackServerError(
+        f"cannot listen on {host} port {port}: {error.strerror}; check listen_host and listen_port"
+    )

@@ -1,0 +1,130 @@
+"""What the answer to a file request promises: its length, its name, and whether it is the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+MAX_NAME_BYTES = 200
+"""Longest file name, in bytes, with room left for the partial file's suffix (limit: 255)."""
+MAX_REDIRECTS = 5
+FALLBACK_NAME = "download"
+
+_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff<>:"|?*]')
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_PARAMETER = re.compile(rf';\s*({_TOKEN})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+
+
+@dataclass(frozen=True, slots=True)
+class FileHead:
+    """A good answer to a file request."""
+
+    length: int | None
+    """Bytes to come; None when the server does not say."""
+    ends_clearly: bool
+    """Whether a cut can be told from the end: by a length, or by chunked encoding."""
+    name: str
+    """One safe path component."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A redirect to this address."""
+
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The address is not (or no longer) good: redeeming again may give a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Not now; the same request may do later."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotAFile:
+    """Not the file, and no hope that it will be."""
+
+    reason: str
+
+
+def read_file_head(
+    status: int, headers: Mapping[str, str], url: str
+) -> FileHead | Moved | Stale | Busy | NotAFile:
+    """What the head of an answer to a plain GET on the URL of a file means.
+
+    Header names are in lower case.
+    """
+    if status in (301, 302, 303, 307, 308):
+        location = headers.get("location")
+        return Moved(location) if location else NotAFile("it redirects to nowhere")
+    if status in (401, 403, 404, 410):
+        return Stale()
+    if status == 429 or status >= 500:
+        return Busy()
+    if status != 200:
+        return NotAFile(f"HTTP {status} does not answer a plain GET")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        return NotAFile("it is encoded, although that was not asked for")
+    if headers.get("content-type", "").split(";")[0].strip().lower() == "text/html":
+        return NotAFile("it is a web page")
+    length = headers.get("content-length")
+    if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
+        return NotAFile("its Content-Length is nonsense")
+    chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    return FileHead(
+        length=None if length is None or chunked else int(length),
+        ends_clearly=chunked or length is not None,
+        name=file_name(headers.get("content-disposition"), url),
+    )
+
+
+def file_name(content_disposition: str | None, url: str) -> str:
+    """A safe name for the file: from Content-Disposition (RFC 6266), else from the URL's path."""
+    try:
+        url_name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    except ValueError:
+        url_name = ""
+    for candidate in (_disposition_name(content_disposition or ""), url_name):
+        name = safe_name(candidate)
+        if name:
+            return name
+    return FALLBACK_NAME
+
+
+def safe_name(name: str) -> str:
+    """`name` reduced to one path component that is harmless on any system; may be empty."""
+    last = re.split(r"[/\\]", name)[-1]
+    clean = _UNSAFE.sub("_", last.encode("utf-8", "replace").decode("utf-8"))
+    clean = clean.strip(" .").lstrip("-~")
+    if _DEVICE_NAMES.fullmatch(clean):
+        clean = f"_{clean}"
+    return _shortened(clean)
+
+
+def _shortened(name: str) -> str:
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    keep = dot + extension if stem and len(extension.encode()) <= 16 else ""
+    room = MAX_NAME_BYTES - len(keep.encode())
+    return name.encode()[:room].decode("utf-8", "ignore") + keep
+
+
+def _disposition_name(header: str) -> str:
+    parameters = {name.lower(): value.strip() for name, value in _PARAMETER.findall(header)}
+    extended = parameters.get("filename*", "")
+    charset, _, encoded = extended.partition("'")
+    if charset.lower() in ("utf-8", "iso-8859-1") and "'" in encoded:
+        text = unquote_to_bytes(encoded.partition("'")[2])
+        return text.decode(charset, "replace")
+    plain = parameters.get("filename", "")
+    if plain.startswith('"'):
+        plain = re.sub(r"\\(.)", r"\1", plain[1:-1])
+    return plain

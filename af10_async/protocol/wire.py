@@ -1,0 +1,293 @@
+"""The wire of AF10: how requests are built, and what its answers mean.
+
+Sources: (W) AF10's own page about webhooks; (P) what two public clients of the API rely on.
+`decipher` turns any answer into a value or the right error; the other readers build on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..errors import (
+    AF10Error,
+    APIError,
+    AuthenticationError,
+    BadResponseError,
+    RateLimitError,
+    ServerError,
+)
+from .redaction import redact
+from .retry import parse_retry_after
+
+MAX_JSON_BYTES = 1024 * 1024
+"""Largest JSON answer that is read."""
+TOKEN_CAP_SECONDS = 25 * 60.0
+"""Longest time that a token is used: it lives about 30 minutes (P)."""
+EXCERPT_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to AF10, before the token is added."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    json: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, read whole. Header names are in lower case."""
+
+    method: str
+    path: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    received_at: float = 0.0
+    """Unix seconds; `Retry-After` as a date is relative to it."""
+
+
+# -- what goes out ---------------------------------------------------------------------------------
+
+
+def authenticate_call(
+    api_key: str, username: str, password: str, organization_name: str | None = None
+) -> Call:
+    """`GET /authenticate` (W), optionally with `organization_name` (P)."""
+    params = {"api_key": api_key, "username": username, "password": password}
+    if organization_name:
+        params["organization_name"] = organization_name
+    return Call("GET", "/authenticate", params)
+
+
+def webhook_call(path: str, webhook_url: str, body: Mapping[str, Any] | None = None) -> Call:
+    """`POST` to a webhook-type endpoint with the address to call back (W)."""
+    return Call("POST", path, json={**(body or {}), "webhook_url": webhook_url})
+
+
+def redeem_call(secret: str) -> Call:
+    """`GET /webhook?id=<secret>` (W)."""
+    return Call("GET", "/webhook", {"id": secret})
+
+
+# -- what comes in ---------------------------------------------------------------------------------
+
+
+def decipher(reply: Reply, secrets: Collection[str] = ()) -> Any:
+    """The JSON value of an answer, or the error that it means.
+
+    An error can come with any status: a body with `errorCode` is one even when the status is 200
+    (P). `secrets` are taken out of whatever text of AF10's ends up in the error.
+    """
+    value = _json(reply)
+    if isinstance(value, dict) and value.get("errorCode") not in (None, "", 0):
+        raise _refusal(reply, value, secrets)
+    if not 200 <= reply.status < 300:
+        raise _refusal(reply, value if isinstance(value, dict) else {}, secrets)
+    if value is _NOT_JSON:
+        raise not_promised(reply, "is not JSON", secrets)
+    return value
+
+
+def not_promised(reply: Reply, what: str, secrets: Collection[str] = ()) -> BadResponseError:
+    """The error for an answer that breaks the wire's promise."""
+    text = reply.body[: 4 * EXCERPT_LENGTH].decode("utf-8", "replace")
+    excerpt = redact(text, secrets)[:EXCERPT_LENGTH]
+    return BadResponseError(
+        f"the answer to {reply.method} {reply.path} (HTTP {reply.status}) {what}; check that the"
+        f" base URL is AF10's and that nothing in between answers for it"
+        + (f". It begins: {excerpt!r}" if excerpt else ""),
+        status=reply.status,
+        method=reply.method,
+        path=reply.path,
+        excerpt=excerpt,
+    )
+
+
+def is_token_refused(error: AF10Error) -> bool:
+    """Whether an error means that the token is not (or no longer) good (W, P)."""
+    if not isinstance(error, APIError):
+        return False
+    if error.status == 401 or str(error.error_code) == "401":
+        return True
+    return "not authorized" in (error.error_message or "").lower()
+
+
+_NOT_JSON = object()
+
+
+def _json(reply: Reply) -> Any:
+    try:
+        return json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _refusal(reply: Reply, body: Mapping[str, Any], secrets: Collection[str]) -> APIError:
+    code = body.get("errorCode")
+    error_code = code if isinstance(code, int | str) else None
+    said = body.get("errorMessage")
+    message = redact(said, secrets)[:EXCERPT_LENGTH] if isinstance(said, str) else None
+    error_class, advice = _meaning(reply.status, error_code, message)
+    text = f"AF10 refused {reply.method} {reply.path} (HTTP {reply.status}"
+    text += f", errorCode {redact(str(error_code), secrets)})" if error_code is not None else ")"
+    text += f": {message}" if message else ""
+    return error_class(
+        f"{text}; {advice}",
+        status=reply.status,
+        error_code=error_code,
+        error_message=message,
+        method=reply.method,
+        path=reply.path,
+        retry_after=parse_retry_after(reply.headers.get("retry-after"), reply.received_at),
+        retryable=error_class in (RateLimitError, ServerError),
+    )
+
+
+def _meaning(
+    status: int, error_code: int | str | None, message: str | None
+) -> tuple[type[APIError], str]:
+    codes = {str(status), str(error_code)}
+    if codes & {"401", "403"} or "not authorized" in (message or "").lower():
+        return AuthenticationError, "check api_key, username and password"
+    if "429" in codes:
+        return RateLimitError, "send fewer requests, or later"
+    if status >= 500 or (str(error_code).isdigit() and 500 <= int(str(error_code)) < 600):
+        return ServerError, "try again later"
+    if 300 <= status < 400:
+        return APIError, "it redirects, which is not followed: check the base URL"
+    return APIError, "the request itself must change"
+
+
+# -- authenticate ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Answer 202 with `retry`: the same request is welcome after this many seconds (P)."""
+
+    seconds: float
+
+
+def read_come_back(reply: Reply) -> ComeBack | None:
+    """Whether an answer to `/authenticate` is 202 with `retry` in milliseconds (P)."""
+    if reply.status != 202:
+        return None
+    value = _json(reply)
+    retry = value.get("retry") if isinstance(value, dict) else None
+    try:
+        milliseconds = float(retry) if retry is not None else 5000.0
+    except (TypeError, ValueError):
+        milliseconds = 5000.0
+    if not 0 <= milliseconds <= 3_600_000:  # also turns NaN away
+        milliseconds = 5000.0
+    return ComeBack(milliseconds / 1000)
+
+
+def token_life(valid_until: str | None, now: float) -> float:
+    """Seconds that a fresh token may be used.
+
+    `token_valid_until` has no time zone (P). Read as UTC and as Dutch winter and summer time, the
+    shortest remaining time that is positive counts, and never more than the cap.
+    """
+    try:
+        stated = datetime.strptime(valid_until or "", "%Y%m%dT%H%M%S")
+    except ValueError:
+        return TOKEN_CAP_SECONDS
+    moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+    left = [(stated - timedelta(hours=zone) - moment).total_seconds() for zone in (0, 1, 2)]
+    return min([seconds for seconds in left if seconds > 0] + [TOKEN_CAP_SECONDS])
+
+
+# -- start a job -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """AF10 accepted the job and will call back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """AF10 answered with the payload at once (JSON text): there will be no callback."""
+
+    payload: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """AF10 may have started the job, or not; only a callback can tell. Never to be repeated."""
+
+    reason: AF10Error
+
+
+def read_start(reply: Reply, secrets: Collection[str] = ()) -> Started | Finished | Unclear:
+    """What an answer to a webhook-type POST means; raises `APIError` for a clear refusal.
+
+    Clear is what AF10 itself says: a 4xx, or a body with `errorCode`. A 5xx without one, or a page
+    from something in between, leaves it open whether the job runs.
+    """
+    try:
+        value = decipher(reply, secrets)
+    except ServerError as error:
+        if error.error_code is None:
+            return Unclear(error)
+        raise
+    except BadResponseError as error:
+        return Started() if reply.status == 202 else Unclear(error)
+    if isinstance(value, dict) and value.get("data") is not None:
+        return Finished(json.dumps(value["data"]))
+    return Started()
+
+
+# -- redeem a secret -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What redeeming a secret gave (JSON text)."""
+
+    json: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """Not found, or not yet: worth asking again a few times right after the callback."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotRedeemable:
+    """AF10 refuses this secret for good."""
+
+
+def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotReady | NotRedeemable:
+    """What an answer to `GET /webhook?id=` means.
+
+    Raises `APIError` or `BadResponseError` for what says nothing about the secret itself (5xx,
+    429, a page instead of JSON), and `AuthenticationError` for what may be the token's fault.
+    """
+    try:
+        value = decipher(reply, secrets)
+    except (RateLimitError, ServerError, AuthenticationError):
+        raise
+    except APIError as error:
+        if {str(error.status), str(error.error_code)} & {"404", "409", "425"}:
+            return NotReady()
+        return NotRedeemable()
+    if reply.status == 202:
+        return NotReady()
+    if not isinstance(value, dict) or "data" not in value:
+        raise not_promised(reply, "has no data", secrets)
+    return Payload(json.dumps(value["data"]))
+
+
+def payload_url(payload: Any) -> str | None:
+    """The address of the file, when a payload is one (W)."""
+    url = payload.get("url") if isinstance(payload, dict) else None
+    return url if isinstance(url, str) and url else None

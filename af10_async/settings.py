@@ -1,0 +1,213 @@
+"""What users configure, from keyword arguments or from `AF10_*` variables.
+
+Both ways end in the same `Settings`; the first problem becomes a `ConfigurationError` that names
+the argument or variable and says what it expects, and never repeats the value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    create_model,
+)
+
+from .errors import ConfigurationError
+from .protocol.addresses import is_private_host
+
+_SECRETS = ("api_key", "username", "password", "callback_secret")
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("not a URL")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("more than scheme, host, port and path")
+    return value.rstrip("/")
+
+
+def _https_url(value: str) -> str:
+    if urlsplit(value).scheme != "https":
+        raise ValueError("not https")
+    return _http_url(value)
+
+
+def _header_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or any(not "!" <= character <= "~" for character in text):
+        raise ValueError("not visible ASCII")
+    return value
+
+
+def _readable_file(value: Path) -> Path:
+    if not value.is_file() or not os.access(value, os.R_OK):
+        raise ValueError("no such file")
+    return value
+
+
+def _present(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise ValueError("empty")
+    return value
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 16:
+        raise ValueError("too short")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _expected(text: str, **extra: Any) -> Any:
+    return Field(description=text, **extra)
+
+
+class Settings(BaseModel):
+    """The configuration of one client."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    base_url: HttpUrl = _expected(
+        "the address of AF10's API, such as https://api.autoflex10.work/v2"
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_header_secret)] = _expected(
+        "the API key from AF10, visible ASCII without spaces"
+    )
+    username: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 user name")
+    password: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 password")
+    organization_name: Name | None = _expected("the AF10 organization's name", default=None)
+    public_url: HttpsUrl | None = _expected(
+        "the https address under which AF10 reaches the callback server, without a query, such as"
+        " https://hooks.example.com",
+        default=None,
+    )
+    listen_host: Name = _expected(
+        "the address the callback server binds, such as 127.0.0.1 or 0.0.0.0", default="127.0.0.1"
+    )
+    listen_port: Annotated[int, Field(ge=0, le=65535)] | None = _expected(
+        "a port number from 0 (any free one) to 65535", default=None
+    )
+    tls_cert: ReadableFile | None = _expected(
+        "the path of a readable PEM file with the certificate chain", default=None
+    )
+    tls_key: ReadableFile | None = _expected(
+        "the path of a readable PEM file with the private key", default=None
+    )
+    ca_file: ReadableFile | None = _expected(
+        "the path of a readable PEM file with certificates to trust beside the usual ones",
+        default=None,
+    )
+    callback_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = _expected(
+        "at least 16 characters that nobody can guess, the same on every replica", default=None
+    )
+    store: str = _expected("memory:", default="memory:", pattern=r"^memory:$")
+
+    @classmethod
+    def from_arguments(cls, **arguments: Any) -> Self:
+        """Settings from keyword arguments; `ConfigurationError` names the argument."""
+        return cls._validated(arguments, lambda name: name)
+
+    @classmethod
+    def from_env(cls, **arguments: Any) -> Self:
+        """Settings from `AF10_*` variables, over which keyword arguments win.
+
+        Each secret may also be given as `..._FILE`, a file that holds it.
+        """
+        values = _read_environment()
+        values.update({name: value for name, value in arguments.items() if value is not None})
+        return cls._validated(values, variable_name)
+
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any], naming: Callable[[str], str]) -> Self:
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            raise _configuration_error(cls, problem, naming) from None
+        settings._check_together(naming)
+        return settings
+
+    def _check_together(self, naming: Callable[[str], str]) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing, there = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
+            raise ConfigurationError(
+                f"{naming(there)} is set but {naming(missing)} is not: TLS needs both"
+            )
+        if self.public_url is None:
+            return
+        if self.listen_port is None:
+            raise ConfigurationError(
+                f"{naming('public_url')} is set but {naming('listen_port')} is not: callbacks must"
+                " arrive at a known port; set it to the one that the public address leads to"
+            )
+        host, api_host = urlsplit(self.public_url).hostname, urlsplit(self.base_url).hostname
+        if is_private_host(host or "") and not is_private_host(api_host or ""):
+            raise ConfigurationError(
+                f"{naming('public_url')} is an address of this machine or of a private network,"
+                " which AF10 cannot reach: use a public one (a tunnel's, for instance)"
+            )
+
+
+def variable_name(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"AF10_{field.upper()}"
+
+
+def _read_environment() -> dict[str, Any]:
+    # Imported here because only this way of configuring needs it: it costs a third of our import.
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+
+    class Environment(BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix="AF10_", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        )
+
+    names = [*Settings.model_fields, *(f"{name}_file" for name in _SECRETS)]
+    fields: dict[str, Any] = {name: (str | None, None) for name in names}
+    values = create_model("AF10Environment", __base__=Environment, **fields)().model_dump()
+    for name in _SECRETS:
+        path = values.pop(f"{name}_file")
+        if path is not None and values[name] is None:
+            values[name] = _read_secret_file(name, path)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_secret_file(name: str, path: str) -> str:
+    variable = f"{variable_name(name)}_FILE"
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigurationError(
+            f"{variable} must be the path of a readable file that holds the secret: {reason}"
+        ) from None
+
+
+def _configuration_error(
+    settings: type[Settings], problem: Any, naming: Callable[[str], str]
+) -> ConfigurationError:
+    field = str(problem["loc"][0]) if problem["loc"] else ""
+    if field not in settings.model_fields:
+        return ConfigurationError(f"there is no setting {field!r}")
+    expected = settings.model_fields[field].description
+    if problem["type"] == "missing":
+        return ConfigurationError(f"{naming(field)} is not set: it must be {expected}")
+    return ConfigurationError(f"{naming(field)} is malformed: it must be {expected}")

@@ -1,0 +1,310 @@
+"""HTTP: send, stream, and translate errors once. This module alone knows httpx.
+
+The client may be ours or the user's, httpx or httpx2: both are used by structure, so nothing here
+depends on the classes of either (their exceptions are told apart by name).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import httpx
+
+from .errors import (
+    BadResponseError,
+    ClosedError,
+    ConfigurationError,
+    ConnectFailedError,
+    NetworkError,
+    RequestTimeoutError,
+    TLSError,
+    UnsafeURLError,
+)
+from .network import PublicOnlyTransport
+from .protocol.wire import MAX_JSON_BYTES, Call, Reply
+
+logger = logging.getLogger("af10_async.transport")
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to make a connection."""
+READ_TIMEOUT = 30.0
+"""Seconds without a single byte."""
+MAX_CONNECTIONS = 100
+
+
+class HTTPClient(Protocol):
+    """What is used of a client that a user hands in: `httpx.AsyncClient` and httpx2's have it."""
+
+    def build_request(self, method: str, url: Any, **options: Any) -> Any:
+        """Make a request."""
+
+    async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> Any:
+        """Send it."""
+
+
+# -- silence -----------------------------------------------------------------------------------
+
+_ours: ContextVar[bool] = ContextVar("af10_async_request", default=False)
+
+
+class _NotOurs(logging.Filter):
+    """Drops what the HTTP libraries log about our requests.
+
+    httpx logs whole URLs at INFO (api_key, password and secret are in ours), httpcore and hpack
+    log headers at DEBUG. What they log about other people's requests is left alone.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _ours.get()
+
+
+_NOISY = (
+    *("httpx", "httpx2", "hpack.hpack", "hpack.table"),
+    *(
+        f"{library}.{part}"
+        for library in ("httpcore", "httpcore2")
+        for part in ("connection", "http11", "http2", "proxy", "socks")
+    ),
+)
+for _name in _NOISY:
+    logging.getLogger(_name).addFilter(_NotOurs())
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
+_TIMEOUTS = {"TimeoutException", "ReadTimeout", "WriteTimeout", "ConnectTimeout", "PoolTimeout"}
+_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2"}
+
+
+def _raise_translated(error: Exception, what: str) -> NoReturn:
+    names = {each.__name__ for each in type(error).__mro__}
+    library = type(error).__module__.partition(".")[0]
+    if library not in _LIBRARIES and not isinstance(error, OSError | RuntimeError):
+        raise error
+    reason = _tls_reason(error)
+    if reason is not None and names & _NOT_SENT:
+        raise TLSError(
+            f"{what}: the TLS handshake failed: {reason}; if the certificate is of a CA of your"
+            " own, name it with ca_file",
+            sent=False,
+        ) from error
+    if names & _TIMEOUTS:
+        sent = False if names & _NOT_SENT else None
+        raise RequestTimeoutError(f"{what}: no answer in time", sent=sent, retryable=True) from error
+    if names & _NOT_SENT:
+        raise ConnectFailedError(
+            f"{what}: no connection could be made; check the address and the network",
+            sent=False,
+            retryable=True,
+        ) from error
+    if library not in _LIBRARIES and isinstance(error, RuntimeError):
+        raise ClosedError(f"{what}: the HTTP client is closed", sent=False) from error
+    # The text of other errors may quote what was sent or received, so they are not chained.
+    raise NetworkError(
+        f"{what}: the connection broke before the whole answer was here", retryable=True
+    ) from None
+
+
+def _tls_reason(error: BaseException) -> str | None:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return seen.verify_message
+        if isinstance(seen, ssl.SSLError):
+            return seen.reason or "the other side does not speak TLS"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+# -- the transport -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class FileReply:
+    """The head of an answer whose body is still to be read. Header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    _response: Any
+    _what: str
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The raw bytes of the body as they come."""
+        try:
+            async for chunk in self._response.aiter_raw():
+                yield chunk
+        except (GeneratorExit, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            _raise_translated(error, self._what)
+
+
+class Transport:
+    """Sends requests over one HTTP client, ours or the user's.
+
+    At most 100 requests are under way at a time: the others wait here, in order, because httpx's
+    own queue becomes slow when it is long.
+    """
+
+    def __init__(
+        self, http_client: HTTPClient | None = None, *, ca_file: Path | None = None
+    ) -> None:
+        self._handed_in = http_client is not None
+        self._ssl = None if self._handed_in else _ssl_context(ca_file)
+        self._client: Any = http_client if self._handed_in else self._make_client()
+        self._public_client: Any = None
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    async def close(self) -> None:
+        """Close what is ours; a client that was handed in stays open."""
+        if self._public_client is not None:
+            await self._public_client.aclose()
+        if not self._handed_in:
+            await self._client.aclose()
+
+    async def send(
+        self, call: Call, base_url: str, headers: Mapping[str, str], *, timeout: float
+    ) -> Reply:
+        """Send one call and read its whole answer; `timeout` is for all of it, in seconds.
+
+        Raises `NetworkError` (its `sent` is False only when nothing can have arrived) and
+        `BadResponseError`.
+        """
+        what = f"{call.method} {call.path}"
+        left = False
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout), self._slots:
+                left = True
+                reply = await self._exchange(call, base_url, headers, what)
+        except TimeoutError as error:
+            if isinstance(error, RequestTimeoutError):
+                raise
+            raise RequestTimeoutError(
+                f"{what}: no answer within {timeout:g} s",
+                sent=None if left else False,
+                retryable=True,
+            ) from None
+        logger.debug("%s: HTTP %d in %.3f s", what, reply.status, time.monotonic() - started)
+        return reply
+
+    async def _exchange(
+        self, call: Call, base_url: str, headers: Mapping[str, str], what: str
+    ) -> Reply:
+        url = base_url + call.path
+        options = {"params": dict(call.params)} if call.params else {}
+        if call.json is not None:
+            options["json"] = call.json
+        response = await self._open(self._client, call.method, url, headers, what, **options)
+        marker = _ours.set(True)
+        try:
+            found = _lower(response.headers)
+            body = await _read_capped(response, found, call, response.status_code)
+        except Exception as error:
+            if isinstance(error, BadResponseError):
+                raise
+            _raise_translated(error, what)
+        finally:
+            _ours.reset(marker)
+            await response.aclose()
+        return Reply(call.method, call.path, response.status_code, found, body, time.time())
+
+    @asynccontextmanager
+    async def stream(self, url: str, *, trusted: bool) -> AsyncIterator[FileReply]:
+        """GET a file, with no credentials at all; leaving the block closes the connection.
+
+        `trusted` allows addresses of private networks.
+        """
+        what = "the download"
+        client = self._client if trusted or self._handed_in else self._for_public_addresses()
+        async with self._slots:
+            response = await self._open(client, "GET", url, {}, what)
+        try:
+            yield FileReply(response.status_code, _lower(response.headers), response, what)
+        finally:
+            await response.aclose()
+
+    async def _open(
+        self, client: Any, method: str, url: str, headers: Mapping[str, str], what: str, **rest: Any
+    ) -> Any:
+        marker = _ours.set(True)
+        try:
+            wanted = {"accept-encoding": "identity", **headers}
+            request = client.build_request(method, url, headers=wanted, **rest)
+            # A jar would carry one account's cookies over to another's requests.
+            request.headers.pop("cookie", None)
+            return await client.send(request, stream=True, follow_redirects=False)
+        except UnsafeURLError:
+            raise
+        except Exception as error:
+            _raise_translated(error, what)
+        finally:
+            _ours.reset(marker)
+
+    def _make_client(self, **options: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._ssl or True,
+            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS),
+            headers={"user-agent": "af10_async", "accept": "*/*"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            **options,
+        )
+
+    def _for_public_addresses(self) -> Any:
+        proxies = urllib.request.getproxies()
+        if proxies.get("https") or proxies.get("all"):
+            return self._client  # the proxy resolves names, so there is no address to look at
+        if self._public_client is None:
+            context = self._ssl or ssl.create_default_context()
+            self._public_client = self._make_client(transport=PublicOnlyTransport(context))
+        return self._public_client
+
+
+def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = httpx.create_ssl_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError):
+            raise ConfigurationError(
+                f"ca_file (AF10_CA_FILE) {str(ca_file)!r} holds no PEM certificate"
+            ) from None
+    return context
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+async def _read_capped(response: Any, headers: Mapping[str, str], call: Call, status: int) -> bytes:
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise _bad(call, status, "is encoded, although that was not asked for")
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > MAX_JSON_BYTES:
+            raise _bad(call, status, "is larger than 1 MiB")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _bad(call: Call, status: int, what: str) -> BadResponseError:
+    return BadResponseError(
+        f"the answer to {call.method} {call.path} (HTTP {status}) {what}; it was not read further",
+        status=status,
+        method=call.method,
+        path=call.path,
+    )
