@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from .protocol.addresses import check_api_url
 from .protocol.retry import RetryPolicy
 from .protocol.wire import (
     Call,
+    ComeBack,
     Reply,
     decipher,
     not_promised,
@@ -22,8 +22,12 @@ from .protocol.wire import (
     token_life,
 )
 from .runtime import Runtime
+from .single_flight import SingleFlight
 
 logger = logging.getLogger("af10_async.auth")
+
+MAX_COME_BACKS = 60
+"""How often AF10 may say "come back later" (202) to one authentication."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +44,7 @@ class Authenticator:
     """Keeps the session of one account.
 
     `exchange` sends the authentication call to the bootstrap URL. However many callers want a
-    session, or report the same one as refused, one `/authenticate` is under way at a time, in a
-    task of its own, so that no caller's cancellation hurts the others.
+    session, or report the same one as refused, one `/authenticate` is under way at a time.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Authenticator:
         self._secrets = secrets
         self._timeout = timeout
         self._session: Session | None = None
-        self._flight: asyncio.Task[Session | AF10Error] | None = None
+        self._flight = SingleFlight(self._renew, "af10_async authenticate")
         self._closed = False
 
     async def session(self, *, refused: Session | None = None) -> Session:
@@ -73,57 +76,54 @@ class Authenticator:
         authentication sent.
         """
         current = self._session
-        if current is not None and current is not refused:
-            if self._runtime.monotonic() < current.renew_at:
-                return current
+        now = self._runtime.monotonic()
+        if current is not None and current is not refused and now < current.renew_at:
+            return current
         if self._closed:
             raise ClosedError("the client is closed", step="authenticate", sent=False)
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._fly(), name="af10_async authenticate")
-        outcome = await asyncio.shield(self._flight)
-        if isinstance(outcome, AF10Error):
-            raise outcome.fresh()
-        return outcome
+        return await self._flight.join()
 
     async def close(self) -> None:
         """End what is under way; whoever waits for it gets a `ClosedError`."""
         self._closed = True
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.wait([self._flight])
+        await self._flight.abort()
 
-    async def _fly(self) -> Session | AF10Error:
+    async def _renew(self) -> Session:
         try:
             self._session = await self._authenticate()
-            return self._session
         except AF10Error as error:
             error.step = "authenticate"
-            return error
-        except asyncio.CancelledError:
-            return ClosedError("the client was closed", step="authenticate", sent=False)
-        finally:
-            self._flight = None
+            raise
+        return self._session
 
     async def _authenticate(self) -> Session:
-        attempt = 0
+        attempt = come_backs = 0
         while True:
-            attempt += 1
             try:
                 reply = await self._exchange(self._call, self._base_url, self._timeout)
                 come_back = read_come_back(reply)
                 if come_back is None:
                     return self._read(reply)
-                await self._runtime.sleep(come_back.seconds)
-                continue
             except (NetworkError, APIError) as error:
-                if not error.retryable:
-                    raise
-                asked = error.retry_after if isinstance(error, APIError) else None
-                pause = self._policy.pause(attempt, self._runtime.chance(), asked)
-                if pause is None:
-                    raise
-                logger.info("authentication failed, again in %.1f s: %s", pause, error)
+                attempt += 1
+                pause = self._pause(error, attempt)
+            else:
+                come_backs += 1
+                pause = self._wait_asked(come_back, come_backs, reply)
             await self._runtime.sleep(pause)
+
+    def _pause(self, error: NetworkError | APIError, attempt: int) -> float:
+        asked = error.retry_after if isinstance(error, APIError) else None
+        pause = self._policy.pause(attempt, self._runtime.chance(), asked)
+        if not error.retryable or pause is None:
+            raise error
+        logger.info("authentication failed, again in %.1f s: %s", pause, error)
+        return pause
+
+    def _wait_asked(self, come_back: ComeBack, times: int, reply: Reply) -> float:
+        if times > MAX_COME_BACKS:
+            raise not_promised(reply, "asks to come back later, again and again", self._secrets)
+        return come_back.seconds
 
     def _read(self, reply: Reply) -> Session:
         value = decipher(reply, self._secrets)

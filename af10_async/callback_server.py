@@ -54,6 +54,7 @@ class Orphan:
 
 
 OrphanHandler = Callable[[Orphan], Awaitable[object] | object]
+Listener = Callable[[JobRecord], None]
 
 
 class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
@@ -83,6 +84,7 @@ class CallbackServer:
     Raises:
         ConfigurationError: on a public URL or certificate that cannot be used.
         PortInUseError: on entry, when the port is taken.
+
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class CallbackServer:
         self._secret = b""
         self._runner: web.AppRunner | None = None
         self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
-        self._claims: dict[str, int] = {}
+        self._claims: dict[str, list[Listener]] = {}
         self._interruptions: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -209,16 +211,16 @@ class CallbackServer:
         """What the keys of its jobs are signed with."""
         return self._secret
 
-    def claim(self, key: str) -> None:
-        """Say that a living job of this process waits for this key."""
-        self._claims[key] = self._claims.get(key, 0) + 1
+    def claim(self, key: str, listener: Listener) -> None:
+        """Say that a living job of this process waits for this key, and wants to see its record."""
+        self._claims.setdefault(key, []).append(listener)
 
-    def unclaim(self, key: str) -> None:
-        """Take a claim back."""
-        left = self._claims.get(key, 0) - 1
-        if left > 0:
-            self._claims[key] = left
-        else:
+    def unclaim(self, key: str, listener: Listener) -> None:
+        """Take a claim back, if there is one."""
+        listeners = self._claims.get(key, [])
+        if listener in listeners:
+            listeners.remove(listener)
+        if not listeners:
             self._claims.pop(key, None)
 
     def attach(self, interrupt: Callable[[], None], on_orphan: OrphanHandler | None) -> None:
@@ -237,7 +239,7 @@ class CallbackServer:
 
     def _app(self) -> web.Application:
         app = web.Application()
-        app.router.add_route("*", "/{anything:.*}", self._handle)
+        app.router.add_route("*", "/{anything:.*}", self._handle, expect_handler=_no_continue)
         return app
 
     async def _handle(self, request: web.Request) -> web.Response:
@@ -249,11 +251,9 @@ class CallbackServer:
         )
         if isinstance(found, Rejection):
             logger.debug("turned away with %d: %s", found.status, found.reason)
-            return _answer(found.status, close=request.body_exists)
-        if request.body_exists:
-            logger.debug("turned away with 400: a callback has no body")
-            return _answer(400, close=True)
-        return _answer(await self._keep(found))
+            return _answer(found.status)
+        # A body would be odd, but is no reason to lose the callback: it is just not read.
+        return _answer(await self._keep(found), close=request.body_exists)
 
     async def _keep(self, callback: Callback) -> int:
         try:
@@ -268,7 +268,7 @@ class CallbackServer:
             return 503
         if transition.effect is Effect.CHANGED:
             logger.info("callback for job %s", callback.key)
-            self._tell_of_orphan(transition.record)
+            self._tell(transition.record)
         return 200
 
     async def _record(self, callback: Callback) -> Transition:
@@ -279,24 +279,31 @@ class CallbackServer:
         record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
         return await self.store.add_orphan(record)
 
-    def _tell_of_orphan(self, record: JobRecord) -> None:
-        if record.key in self._claims:
+    def _tell(self, record: JobRecord) -> None:
+        listeners = self._claims.get(record.key)
+        if listeners:
+            for listener in list(listeners):
+                listener(record)
             return
         logger.warning("nobody waits for job %s: its callback is kept as an orphan", record.key)
         orphan = Orphan(record.key, record.account)
         for handler in self._orphan_handlers:
-            task = asyncio.create_task(_tell(handler, orphan))
+            task = asyncio.create_task(_call(handler, orphan))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
 
-async def _tell(handler: OrphanHandler, orphan: Orphan) -> None:
+async def _call(handler: OrphanHandler, orphan: Orphan) -> None:
     try:
         result = handler(orphan)
         if inspect.isawaitable(result):
             await result
     except Exception:
         logger.exception("on_orphan failed for job %s", orphan.key)
+
+
+async def _no_continue(request: web.Request) -> None:
+    """A body is never read, so nobody is told to go on and send one."""
 
 
 def _answer(status: int, *, close: bool = False) -> web.Response:

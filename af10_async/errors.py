@@ -307,12 +307,15 @@ class DownloadRefusedError(DownloadError):
     """The file server said no; `status` is its answer."""
 
     status: int
+    retry_after: float | None
+    """Seconds that the server asked us to wait, if it did."""
 
     def __init__(
         self,
         message: str = "",
         *,
         status: int = 0,
+        retry_after: float | None = None,
         key: str | None = None,
         step: str | None = None,
         sent: bool | None = True,
@@ -320,6 +323,7 @@ class DownloadRefusedError(DownloadError):
     ) -> None:
         super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
         self.status = status
+        self.retry_after = retry_after
 
 
 class IncompleteDownloadError(DownloadError):

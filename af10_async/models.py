@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
-Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+Text = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
+]
 HeaderText = Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=4096)]
 """Visible ASCII: anything else could not be sent in a header, and would end up in an error text."""
 

@@ -181,7 +181,7 @@ def _read_environment() -> dict[str, Any]:
         )
 
     names = [*Settings.model_fields, *(f"{name}_file" for name in _SECRETS)]
-    fields: dict[str, Any] = {name: (str | None, None) for name in names}
+    fields: dict[str, Any] = dict.fromkeys(names, (str | None, None))
     values = create_model("AF10Environment", __base__=Environment, **fields)().model_dump()
     for name in _SECRETS:
         path = values.pop(f"{name}_file")

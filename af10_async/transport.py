@@ -7,12 +7,12 @@ depends on the classes of either (their exceptions are told apart by name).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -33,6 +33,7 @@ from .errors import (
 )
 from .network import PublicOnlyTransport
 from .protocol.wire import MAX_JSON_BYTES, Call, Reply
+from .runtime import Runtime
 
 logger = logging.getLogger("af10_async.transport")
 
@@ -41,6 +42,7 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
 """Seconds without a single byte."""
 MAX_CONNECTIONS = 100
+"""Most requests to AF10 that one transport has under way at a time."""
 
 
 class HTTPClient(Protocol):
@@ -81,6 +83,24 @@ for _name in _NOISY:
     logging.getLogger(_name).addFilter(_NotOurs())
 
 
+# -- did it leave? -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Departure:
+    """Whether a request has left this machine, also when its sender was cancelled."""
+
+    sent: bool | None = False
+    """False: certainly not. True: its first byte was given to the network. None: nobody knows."""
+
+    async def trace(self, event: str, _info: object) -> None:
+        """Listens to what httpcore says of its progress (the `trace` request extension)."""
+        if event.startswith("connection."):
+            self.sent = False
+        elif event.endswith("send_request_headers.started"):
+            self.sent = True
+
+
 # -- errors ------------------------------------------------------------------------------------
 
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
@@ -88,7 +108,7 @@ _TIMEOUTS = {"TimeoutException", "ReadTimeout", "WriteTimeout", "ConnectTimeout"
 _LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2"}
 
 
-def _raise_translated(error: Exception, what: str) -> NoReturn:
+def _raise_translated(error: Exception, what: str, sent: bool | None) -> NoReturn:
     names = {each.__name__ for each in type(error).__mro__}
     library = type(error).__module__.partition(".")[0]
     if library not in _LIBRARIES and not isinstance(error, OSError | RuntimeError):
@@ -101,8 +121,10 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
             sent=False,
         ) from error
     if names & _TIMEOUTS:
-        sent = False if names & _NOT_SENT else None
-        raise RequestTimeoutError(f"{what}: no answer in time", sent=sent, retryable=True) from error
+        left = False if names & _NOT_SENT else sent
+        raise RequestTimeoutError(
+            f"{what}: no answer in time", sent=left, retryable=True
+        ) from error
     if names & _NOT_SENT:
         raise ConnectFailedError(
             f"{what}: no connection could be made; check the address and the network",
@@ -113,7 +135,7 @@ def _raise_translated(error: Exception, what: str) -> NoReturn:
         raise ClosedError(f"{what}: the HTTP client is closed", sent=False) from error
     # The text of other errors may quote what was sent or received, so they are not chained.
     raise NetworkError(
-        f"{what}: the connection broke before the whole answer was here", retryable=True
+        f"{what}: the connection broke before the whole answer was here", sent=sent, retryable=True
     ) from None
 
 
@@ -140,15 +162,16 @@ class FileReply:
     _response: Any
     _what: str
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The raw bytes of the body as they come."""
         try:
-            async for chunk in self._response.aiter_raw():
-                yield chunk
+            async with aclosing(self._response.aiter_raw()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except (GeneratorExit, asyncio.CancelledError):
             raise
         except Exception as error:
-            _raise_translated(error, self._what)
+            _raise_translated(error, self._what, sent=True)
 
 
 class Transport:
@@ -159,13 +182,18 @@ class Transport:
     """
 
     def __init__(
-        self, http_client: HTTPClient | None = None, *, ca_file: Path | None = None
+        self,
+        http_client: HTTPClient | None = None,
+        *,
+        ca_file: Path | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self._handed_in = http_client is not None
-        self._ssl = None if self._handed_in else _ssl_context(ca_file)
+        self._ca_file = ca_file
         self._client: Any = http_client if self._handed_in else self._make_client()
         self._public_client: Any = None
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._runtime = runtime or Runtime()
 
     async def close(self) -> None:
         """Close what is ours; a client that was handed in stays open."""
@@ -175,51 +203,63 @@ class Transport:
             await self._client.aclose()
 
     async def send(
-        self, call: Call, base_url: str, headers: Mapping[str, str], *, timeout: float
+        self,
+        call: Call,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        departure: Departure | None = None,
     ) -> Reply:
         """Send one call and read its whole answer; `timeout` is for all of it, in seconds.
 
         Raises `NetworkError` (its `sent` is False only when nothing can have arrived) and
-        `BadResponseError`.
+        `BadResponseError`. Who must know whether the call left, even when cancelled, brings a
+        `departure`.
         """
         what = f"{call.method} {call.path}"
-        left = False
-        started = time.monotonic()
+        departure = departure or Departure()
+        started = self._runtime.monotonic()
         try:
             async with asyncio.timeout(timeout), self._slots:
-                left = True
-                reply = await self._exchange(call, base_url, headers, what)
+                departure.sent = None
+                reply = await self._exchange(call, base_url, headers, departure)
         except TimeoutError as error:
             if isinstance(error, RequestTimeoutError):
                 raise
             raise RequestTimeoutError(
-                f"{what}: no answer within {timeout:g} s",
-                sent=None if left else False,
-                retryable=True,
+                f"{what}: no answer within {timeout:g} s", sent=departure.sent, retryable=True
             ) from None
-        logger.debug("%s: HTTP %d in %.3f s", what, reply.status, time.monotonic() - started)
+        seconds = self._runtime.monotonic() - started
+        logger.debug("%s: HTTP %d in %.3f s", what, reply.status, seconds)
         return reply
 
     async def _exchange(
-        self, call: Call, base_url: str, headers: Mapping[str, str], what: str
+        self, call: Call, base_url: str, headers: Mapping[str, str], departure: Departure
     ) -> Reply:
-        url = base_url + call.path
-        options = {"params": dict(call.params)} if call.params else {}
+        what = f"{call.method} {call.path}"
+        options: dict[str, Any] = {"params": dict(call.params)} if call.params else {}
         if call.json is not None:
             options["json"] = call.json
-        response = await self._open(self._client, call.method, url, headers, what, **options)
+        if call.method != "GET":  # only then does it matter, and listening costs a little
+            options["extensions"] = {"trace": departure.trace}
+        url = base_url + call.path
+        response = await self._open(
+            self._client, call.method, url, headers, what, departure, **options
+        )
         marker = _ours.set(True)
         try:
             found = _lower(response.headers)
             body = await _read_capped(response, found, call, response.status_code)
+        except BadResponseError:
+            raise
         except Exception as error:
-            if isinstance(error, BadResponseError):
-                raise
-            _raise_translated(error, what)
+            _raise_translated(error, what, sent=True)
         finally:
             _ours.reset(marker)
             await response.aclose()
-        return Reply(call.method, call.path, response.status_code, found, body, time.time())
+        now = self._runtime.now()
+        return Reply(call.method, call.path, response.status_code, found, body, now)
 
     @asynccontextmanager
     async def stream(self, url: str, *, trusted: bool) -> AsyncIterator[FileReply]:
@@ -230,32 +270,39 @@ class Transport:
         what = "the download"
         client = self._client if trusted or self._handed_in else self._for_public_addresses()
         async with self._slots:
-            response = await self._open(client, "GET", url, {}, what)
+            response = await self._open(client, "GET", url, {}, what, Departure())
         try:
             yield FileReply(response.status_code, _lower(response.headers), response, what)
         finally:
             await response.aclose()
 
     async def _open(
-        self, client: Any, method: str, url: str, headers: Mapping[str, str], what: str, **rest: Any
+        self,
+        client: Any,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        what: str,
+        departure: Departure,
+        **options: Any,
     ) -> Any:
         marker = _ours.set(True)
         try:
             wanted = {"accept-encoding": "identity", **headers}
-            request = client.build_request(method, url, headers=wanted, **rest)
+            request = client.build_request(method, url, headers=wanted, **options)
             # A jar would carry one account's cookies over to another's requests.
             request.headers.pop("cookie", None)
             return await client.send(request, stream=True, follow_redirects=False)
         except UnsafeURLError:
             raise
         except Exception as error:
-            _raise_translated(error, what)
+            _raise_translated(error, what, departure.sent)
         finally:
             _ours.reset(marker)
 
     def _make_client(self, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            verify=self._ssl or True,
+            verify=_ssl_context(self._ca_file),
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS),
             headers={"user-agent": "af10_async", "accept": "*/*"},
@@ -268,21 +315,28 @@ class Transport:
         if proxies.get("https") or proxies.get("all"):
             return self._client  # the proxy resolves names, so there is no address to look at
         if self._public_client is None:
-            context = self._ssl or ssl.create_default_context()
-            self._public_client = self._make_client(transport=PublicOnlyTransport(context))
+            transport = PublicOnlyTransport(_ssl_context(self._ca_file))
+            self._public_client = self._make_client(transport=transport)
         return self._public_client
 
 
 def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return _usual_ssl_context()
     context = httpx.create_ssl_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError):
-            raise ConfigurationError(
-                f"ca_file (AF10_CA_FILE) {str(ca_file)!r} holds no PEM certificate"
-            ) from None
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError):
+        raise ConfigurationError(
+            f"ca_file (AF10_CA_FILE) {str(ca_file)!r} holds no PEM certificate"
+        ) from None
     return context
+
+
+@functools.cache
+def _usual_ssl_context() -> ssl.SSLContext:
+    """Made once for all clients: reading the certificates takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 def _lower(headers: Any) -> dict[str, str]:

@@ -14,8 +14,8 @@ FALLBACK_NAME = "download"
 
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff<>:"|?*]')
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_PARAMETER = re.compile(rf';\s*({_TOKEN})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_PARAMETER = re.compile(rf';\s*({_NAME})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,8 @@ def _shortened(name: str) -> str:
 
 
 def _disposition_name(header: str) -> str:
-    parameters = {name.lower(): value.strip() for name, value in _PARAMETER.findall(header)}
+    found: list[tuple[str, str]] = _PARAMETER.findall(header)
+    parameters = {name.lower(): value.strip() for name, value in found}
     extended = parameters.get("filename*", "")
     charset, _, encoded = extended.partition("'")
     if charset.lower() in ("utf-8", "iso-8859-1") and "'" in encoded:

@@ -132,7 +132,7 @@ class Effect(StrEnum):
     UNCHANGED = "unchanged"
     """A repetition, or too late to matter."""
     FULL = "full"
-    """There is no room for one more secret just now: the caller must not be told that it is kept."""
+    """No room for one more secret just now: the caller must not be told that it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,8 @@ def _secret_refused(record: JobRecord, secret: str) -> JobRecord | Effect:
 
 def _payload_received(record: JobRecord, event: PayloadReceived) -> JobRecord | Effect:
     if record.state is JobState.READY:
-        return Effect.UNCHANGED
+        is_fresher = event.secret in record.secrets and event.payload != record.payload
+        return replace(record, payload=event.payload) if is_fresher else Effect.UNCHANGED
     return replace(
         record,
         state=JobState.READY,

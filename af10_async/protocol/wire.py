@@ -110,13 +110,20 @@ def not_promised(reply: Reply, what: str, secrets: Collection[str] = ()) -> BadR
     )
 
 
-def is_token_refused(error: AF10Error) -> bool:
-    """Whether an error means that the token is not (or no longer) good (W, P)."""
-    if not isinstance(error, APIError):
-        return False
-    if error.status == 401 or str(error.error_code) == "401":
+def is_token_refused(reply: Reply) -> bool:
+    """Whether an answer means that the token is not (or no longer) good (W, P)."""
+    if reply.status == 401:
         return True
-    return "not authorized" in (error.error_message or "").lower()
+    if b"errorCode" not in reply.body:
+        return False
+    try:
+        decipher(reply)
+    except APIError as error:
+        said = (error.error_message or "").lower()
+        return str(error.error_code) == "401" or "not authorized" in said
+    except AF10Error:
+        return False
+    return False
 
 
 _NOT_JSON = object()
@@ -194,15 +201,16 @@ def token_life(valid_until: str | None, now: float) -> float:
     """Seconds that a fresh token may be used.
 
     `token_valid_until` has no time zone (P). Read as UTC and as Dutch winter and summer time, the
-    shortest remaining time that is positive counts, and never more than the cap.
+    shortest remaining time that is positive counts, less a tenth of it so that it is renewed before
+    it ends, and never more than the cap.
     """
     try:
-        stated = datetime.strptime(valid_until or "", "%Y%m%dT%H%M%S")
+        stated = datetime.strptime(valid_until or "", "%Y%m%dT%H%M%S")  # noqa: DTZ007 - it has none
     except ValueError:
         return TOKEN_CAP_SECONDS
     moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
     left = [(stated - timedelta(hours=zone) - moment).total_seconds() for zone in (0, 1, 2)]
-    return min([seconds for seconds in left if seconds > 0] + [TOKEN_CAP_SECONDS])
+    return min([0.9 * seconds for seconds in left if seconds > 0] + [TOKEN_CAP_SECONDS])
 
 
 # -- start a job -----------------------------------------------------------------------------------
@@ -227,7 +235,17 @@ class Unclear:
     reason: AF10Error
 
 
-def read_start(reply: Reply, secrets: Collection[str] = ()) -> Started | Finished | Unclear:
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """AF10 did not start the job because it is busy: the same request is welcome later."""
+
+    reason: APIError
+
+
+StartOutcome = Started | Finished | Unclear | NotNow
+
+
+def read_start(reply: Reply, secrets: Collection[str] = ()) -> StartOutcome:
     """What an answer to a webhook-type POST means; raises `APIError` for a clear refusal.
 
     Clear is what AF10 itself says: a 4xx, or a body with `errorCode`. A 5xx without one, or a page
@@ -235,9 +253,13 @@ def read_start(reply: Reply, secrets: Collection[str] = ()) -> Started | Finishe
     """
     try:
         value = decipher(reply, secrets)
+    except RateLimitError as error:
+        return NotNow(error)
     except ServerError as error:
         if error.error_code is None:
             return Unclear(error)
+        if "503" in {str(error.status), str(error.error_code)}:
+            return NotNow(error)
         raise
     except BadResponseError as error:
         return Started() if reply.status == 202 else Unclear(error)
@@ -258,7 +280,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Not found, or not yet: worth asking again a few times right after the callback."""
+    """Not found, not yet, or not with this token: worth a few more tries right after the callback.
+
+    A token that AF10 has only just given is rarely at fault, so "Not authorized" is about the id.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +295,14 @@ def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotRea
     """What an answer to `GET /webhook?id=` means.
 
     Raises `APIError` or `BadResponseError` for what says nothing about the secret itself (5xx,
-    429, a page instead of JSON), and `AuthenticationError` for what may be the token's fault.
+    429, a page instead of JSON).
     """
     try:
         value = decipher(reply, secrets)
-    except (RateLimitError, ServerError, AuthenticationError):
+    except (RateLimitError, ServerError):
         raise
+    except AuthenticationError:
+        return NotReady()
     except APIError as error:
         if {str(error.status), str(error.error_code)} & {"404", "409", "425"}:
             return NotReady()

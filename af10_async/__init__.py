@@ -1,0 +1,95 @@
+"""An asyncio SDK for the Autoflex10 (AF10) REST/API, whose webhooks you simply await.
+
+```python
+async with AF10Client.from_env() as af10:
+    backup = await af10.backup_owner()
+    saved = await backup.save("backups/")
+```
+"""
+
+from ._version import __version__
+from .callback_server import CallbackServer, Orphan
+from .client import AF10Client
+from .download import Progress, RemoteFile, SavedFile
+from .errors import (
+    AF10Error,
+    APIError,
+    AuthenticationError,
+    BadResponseError,
+    CallbackServerError,
+    CallbackTimeoutError,
+    ClosedError,
+    ConfigurationError,
+    ConnectFailedError,
+    DiskFullError,
+    DownloadError,
+    DownloadRefusedError,
+    DownloadTimeoutError,
+    FileTooLargeError,
+    IncompleteDownloadError,
+    JobError,
+    JobExpiredError,
+    JobInterruptedError,
+    JobNotFoundError,
+    JobTimeoutError,
+    MissingExtraError,
+    NetworkError,
+    PortInUseError,
+    RateLimitError,
+    RequestTimeoutError,
+    SaveError,
+    ServerError,
+    StartTimeoutError,
+    TargetExistsError,
+    TLSError,
+    UnexpectedPayloadError,
+    UnsafeURLError,
+)
+from .jobs import Job, JobEvent, JobState
+from .protocol.retry import RetryPolicy
+
+__all__ = [
+    "__version__",
+    "AF10Client",
+    "AF10Error",
+    "APIError",
+    "AuthenticationError",
+    "BadResponseError",
+    "CallbackServer",
+    "CallbackServerError",
+    "CallbackTimeoutError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectFailedError",
+    "DiskFullError",
+    "DownloadError",
+    "DownloadRefusedError",
+    "DownloadTimeoutError",
+    "FileTooLargeError",
+    "IncompleteDownloadError",
+    "Job",
+    "JobError",
+    "JobEvent",
+    "JobExpiredError",
+    "JobInterruptedError",
+    "JobNotFoundError",
+    "JobState",
+    "JobTimeoutError",
+    "MissingExtraError",
+    "NetworkError",
+    "Orphan",
+    "PortInUseError",
+    "Progress",
+    "RateLimitError",
+    "RemoteFile",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "SavedFile",
+    "SaveError",
+    "ServerError",
+    "StartTimeoutError",
+    "TargetExistsError",
+    "TLSError",
+    "UnexpectedPayloadError",
+    "UnsafeURLError",
+]

@@ -1,0 +1,151 @@
+"""What the commands say: JSON lines for programs, or words and a progress bar for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bar
+
+from .. import JobEvent, JobState, Progress, SavedFile
+from ..download import ProgressHandler
+
+_STEPS = {
+    JobState.REGISTERED: "the request goes out; the job is on record",
+    JobState.ACCEPTED: "AF10 accepted it, and will call back",
+    JobState.CALLED_BACK: "AF10 called back with the secret",
+    JobState.READY: "the secret was redeemed for the file's address",
+    JobState.FAILED: "AF10 refused it",
+    JobState.EXPIRED: "its time is over",
+}
+
+
+class Output(Protocol):
+    """Where a command speaks to."""
+
+    def step(self, name: str, text: str, **details: Any) -> None:
+        """Something has happened."""
+
+    def job(self, event: JobEvent) -> None:
+        """Say that a job has come a step further."""
+
+    @contextmanager
+    def download(self) -> Iterator[ProgressHandler]:
+        """Show the progress of a download."""
+        ...
+
+    def saved(self, saved: SavedFile, key: str | None) -> None:
+        """Say that the file is there."""
+
+    def error(self, error: str, message: str, key: str | None, exit_code: int) -> None:
+        """Say that it went wrong."""
+
+
+class JsonOutput:
+    """One JSON object a line on stdout, and nothing else there."""
+
+    def step(self, name: str, text: str, **details: Any) -> None:
+        """Something has happened."""
+        self._line(name, **details)
+
+    def job(self, event: JobEvent) -> None:
+        """Say that a job has come a step further."""
+        failure = {"failure": event.failure} if event.failure else {}
+        self._line(str(event.state), key=event.key, at=event.at, **failure)
+
+    @contextmanager
+    def download(self) -> Iterator[ProgressHandler]:
+        """Show the progress of a download, about once a second."""
+        told_at = -1.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal told_at
+            if progress.received == progress.total or progress.seconds - told_at >= 1:
+                told_at = progress.seconds
+                self._line(
+                    "progress",
+                    received=progress.received,
+                    total=progress.total,
+                    rate=round(progress.rate),
+                    seconds_left=progress.seconds_left,
+                )
+
+        yield tell
+
+    def saved(self, saved: SavedFile, key: str | None) -> None:
+        """Say that the file is there."""
+        self._line(
+            "saved",
+            path=str(saved.path),
+            size=saved.size,
+            sha256=saved.sha256,
+            seconds=round(saved.seconds, 3),
+            key=key,
+        )
+
+    def error(self, error: str, message: str, key: str | None, exit_code: int) -> None:
+        """Say that it went wrong."""
+        self._line("error", error=error, message=message, key=key, exit_code=exit_code)
+
+    def _line(self, event: str, **details: Any) -> None:
+        sys.stdout.write(json.dumps({"event": event, **details}) + "\n")
+        sys.stdout.flush()
+
+
+class PeopleOutput:
+    """Steps and a progress bar on stderr; the path of the file alone on stdout."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def step(self, name: str, text: str, **details: Any) -> None:
+        """Something has happened."""
+        self._console.print(f"[bold cyan]{name:<12}[/] ", end="")
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def job(self, event: JobEvent) -> None:
+        """Say that a job has come a step further."""
+        text = _STEPS.get(event.state, "")
+        if event.state is JobState.REGISTERED:
+            text += f": {event.key}"
+        self.step(event.state.replace("_", " "), text)
+
+    @contextmanager
+    def download(self) -> Iterator[ProgressHandler]:
+        """Show the progress of a download, with its rate and the time left."""
+        columns = (
+            TextColumn("[bold cyan]{task.description:<12}[/]"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self._console) as bar:
+            task = bar.add_task("download", total=None)
+
+            def tell(progress: Progress) -> None:
+                bar.update(task, completed=progress.received, total=progress.total)
+
+            yield tell
+
+    def saved(self, saved: SavedFile, key: str | None) -> None:
+        """Say that the file is there."""
+        self.step("saved", f"{saved.size:,} bytes, SHA-256 {saved.sha256}")
+        sys.stdout.write(f"{saved.path}\n")
+        sys.stdout.flush()
+
+    def error(self, error: str, message: str, key: str | None, exit_code: int) -> None:
+        """Say that it went wrong."""
+        self._console.print("[bold red]error:[/] ", end="")
+        self._console.print(message, markup=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""Runs a command, and says how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from .. import AF10Error, CallbackServerError, ConfigurationError, MissingExtraError
+from ..errors import DownloadTimeoutError, JobTimeoutError
+from . import commands
+from .arguments import UsageError, parse
+from .commands import Context
+from .output import JsonOutput, PeopleOutput
+
+DONE, REFUSED, MISUSED, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Context], Awaitable[None]]] = {
+    "demo": commands.demo,
+    "backup": commands.backup_owner,
+    "sandbox": commands.sandbox,
+}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that `arguments` name, and return its exit code."""
+    context = Context(JsonOutput() if "--json" in arguments else PeopleOutput())
+    try:
+        parsed = parse(arguments)
+        asyncio.run(_cancelled_by_sigterm(_COMMANDS[parsed.command](parsed, context)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        text = "interrupted"
+        if context.key:
+            text += f"; AF10 may go on with the job [job {context.key}]"
+        context.output.error("KeyboardInterrupt", text, context.key, INTERRUPTED)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more; without this, Python would complain while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    except AF10Error as error:
+        code = exit_code(error)
+        context.output.error(type(error).__name__, str(error), error.key, code)
+        return code
+    return DONE
+
+
+def exit_code(error: AF10Error) -> int:
+    """The exit code that an error means."""
+    if isinstance(error, JobTimeoutError | DownloadTimeoutError):
+        return TIMED_OUT
+    if isinstance(error, ConfigurationError | MissingExtraError | CallbackServerError | UsageError):
+        return MISUSED
+    return REFUSED
+
+
+async def _cancelled_by_sigterm(command: Awaitable[None]) -> None:
+    task = asyncio.current_task()
+    assert task is not None  # this is a coroutine
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await command

@@ -1,0 +1,169 @@
+"""Job: the awaitable handle of one long-running AF10 request."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from .job_work import JobEvent, JobWork
+from .protocol.lifecycle import JobState
+
+__all__ = ["Job", "JobEvent", "JobState"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
+    """One long-running AF10 request, and what comes of it.
+
+    Nothing is sent until it is awaited or started. `await job` gives the result; any number of
+    tasks may await it, any number of times, and it goes wherever a coroutine goes
+    (`asyncio.create_task`, `TaskGroup.create_task`, `asyncio.gather`, `asyncio.wait_for`).
+    Cancelling one that waits never cancels the job: AF10 goes on, and `await job` or
+    `await client.job(job.key)` takes up the wait again.
+
+    Raises, when awaited:
+        StartTimeoutError: nothing could be sent within `start_timeout`.
+        CallbackTimeoutError: AF10 did not call back and hand over the payload within
+            `callback_timeout`; `start_certain` says whether it is known to have accepted the job.
+        JobInterruptedError: the client or its callback server closed while this waited.
+        APIError, NetworkError, BadResponseError: AF10 refused, or could not be reached.
+        UnexpectedPayloadError: a file was expected and something else came.
+        JobNotFoundError, JobExpiredError: for a job taken up by its key.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_callback_timeout",
+        "_drivers",
+        "_is_used",
+        "_start_timeout",
+        "_work",
+    )
+
+    def __init__(self, work: JobWork, *, start_timeout: float, callback_timeout: float) -> None:
+        self._work = work
+        self._start_timeout = start_timeout
+        self._callback_timeout = callback_timeout
+        self._is_used = False
+        self._drivers: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, Any]] = {}
+
+    @property
+    def key(self) -> str:
+        """The job's name, with which `client.job(key)` picks it up again."""
+        return self._work.key
+
+    @property
+    def state(self) -> JobState:
+        """How far it has come, as far as this process knows."""
+        record = self._work.record
+        return JobState.NEW if record is None else record.state
+
+    async def start(self) -> Self:
+        """Send the request, once; return when AF10 has accepted it.
+
+        Raises:
+            StartTimeoutError: not accepted within `start_timeout`. When `sent` is not False, AF10
+                may have started it all the same: `await job` goes on waiting for its callback.
+            APIError, NetworkError, BadResponseError: AF10 refused, or could not be reached.
+
+        """
+        self._is_used = True
+        await self._work.start(self._start_timeout)
+        return self
+
+    async def events(self) -> AsyncIterator[JobEvent]:
+        """Each step of the job's life, from its first to its last, as it happens.
+
+        Listening is a way of waiting: it starts the job, and drives it on, as `await job` would,
+        and raises the same errors for a wait that ends before the job does.
+        """
+        self._is_used = True
+        queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
+        for event in self._work.history:
+            queue.put_nowait(event)
+        self._work.listeners.append(queue.put_nowait)
+        waiter = asyncio.create_task(self._wait(), name="af10_async events")
+        waiter.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (event_or_end := await queue.get()) is not None:
+                yield event_or_end
+            await waiter
+        finally:
+            self._work.listeners.remove(queue.put_nowait)
+            waiter.cancel()
+            await asyncio.wait([waiter])
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        self._is_used = True
+        return self._result().__await__()
+
+    def __repr__(self) -> str:
+        return f"<Job {self.key} {self.state}>"
+
+    def __del__(self) -> None:
+        if not hasattr(self, "_drivers"):
+            return
+        if not self._is_used:
+            warnings.warn(
+                f"job {self.key} ({self._work.title}) was never awaited",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+        self._work.let_go()
+
+    async def _wait(self) -> None:
+        await self._work.wait(self._start_timeout, self._callback_timeout)
+
+    async def _result(self) -> T_co:
+        await self._wait()
+        result: T_co = self._work.result()
+        return result
+
+    # -- as a coroutine ----------------------------------------------------------------------------
+    #
+    # asyncio makes tasks of coroutines only, so a job is one. Each task that drives it has a wait
+    # of its own.
+
+    def send(self, value: Any, /) -> Any:
+        """Drive the wait of the current task."""
+        return self._drive(lambda driver: driver.send(value))
+
+    @overload
+    def throw(
+        self,
+        typ: type[BaseException],
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+        /,
+    ) -> Any: ...
+    @overload
+    def throw(
+        self, typ: BaseException, val: None = None, tb: TracebackType | None = None, /
+    ) -> Any: ...
+    def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any:
+        """Raise an error in the wait of the current task."""
+        error = typ if isinstance(typ, BaseException) else val if val is not None else typ()
+        return self._drive(lambda driver: driver.throw(error))
+
+    def close(self) -> None:
+        """End the waits that tasks have begun; the job itself lives on."""
+        self._is_used = True
+        while self._drivers:
+            self._drivers.popitem()[1].close()
+
+    def _drive(self, step: Any) -> Any:
+        self._is_used = True
+        task = asyncio.current_task()
+        driver = self._drivers.get(task)
+        if driver is None:
+            driver = self._drivers[task] = self._result()
+        try:
+            return step(driver)
+        except BaseException:  # also StopIteration, which carries the result
+            self._drivers.pop(task, None)
+            raise

@@ -1,0 +1,232 @@
+"""A file that appears under its name whole or not at all.
+
+Everything here blocks and belongs in a thread. Bytes go to a hidden partial file in the target's
+own folder; it is flushed to disk, then gets its name in one step, then the folder is flushed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+from .errors import DiskFullError, SaveError, TargetExistsError
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_HAS_DIR_FD = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
+_MOST_NAMES = 10_000
+
+
+class PartialFile:
+    """The bytes of one download on their way to `target`.
+
+    Args:
+        target: A folder (one that exists, or a path that ends in a slash) or the path of the file.
+        overwrite: Whether the final name may belong to an older file, which is then replaced.
+
+    """
+
+    def __init__(self, target: str | os.PathLike[str], *, overwrite: bool) -> None:
+        self._target = target
+        self._overwrite = overwrite
+        self._folder = Path()
+        self._wanted: str | None = None
+        self._name = f".af10-{secrets.token_hex(8)}.part"
+        self._file = -1
+        self._folder_fd: int | None = None
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def open(self) -> None:
+        """Make missing folders and the partial file, readable by their owner only."""
+        self._folder, self._wanted = _resolve(self._target, overwrite=self._overwrite)
+        try:
+            self._open()
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what was written, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def write(self, blocks: list[bytes]) -> None:
+        """Append."""
+        try:
+            for block in blocks:
+                self._write_all(block)
+                self._hash.update(block)
+                self.size += len(block)
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        try:
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def finish(self, last_blocks: list[bytes], server_name: str) -> Path:
+        """Append the last blocks, flush to disk and take the final name; the path.
+
+        In a folder that is `server_name`, with a number when it is taken: `backup.zip`,
+        `backup-2.zip`, ...
+        """
+        self.write(last_blocks)
+        name = self._wanted or server_name
+        try:
+            os.fsync(self._file)
+            taken = self._take_name(name, numbered=self._wanted is None)
+            if self._folder_fd is not None:
+                os.fsync(self._folder_fd)
+        except OSError as error:
+            raise save_error(error, self._folder / name) from None
+        self._close()
+        return self._folder / taken
+
+    def discard(self) -> None:
+        """Leave nothing behind. Does nothing after `finish`."""
+        if self._file != -1:
+            with contextlib.suppress(OSError):
+                os.unlink(self._at(self._name), dir_fd=self._folder_fd)
+        self._close()
+
+    def _open(self) -> None:
+        if _HAS_DIR_FD:
+            # Held open, so that a folder swapped for a link meanwhile leads nowhere else.
+            self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags |= getattr(os, "O_BINARY", 0)
+        self._file = os.open(self._at(self._name), flags, 0o600, dir_fd=self._folder_fd)
+
+    def _at(self, name: str) -> str:
+        return name if self._folder_fd is not None else str(self._folder / name)
+
+    def _write_all(self, block: bytes) -> None:
+        view = memoryview(block)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def _take_name(self, name: str, *, numbered: bool) -> str:
+        if self._overwrite:
+            self._refuse_odd_target(name)
+            self._rename(name)
+            return name
+        stem, suffix = _split_name(name)
+        for number in range(1, _MOST_NAMES):
+            candidate = name if number == 1 else f"{stem}-{number}{suffix}"
+            try:
+                self._link(candidate)
+            except FileExistsError:
+                if numbered:
+                    continue
+                raise
+            return candidate
+        raise FileExistsError(errno.EEXIST, "too many files of this name")
+
+    def _link(self, name: str) -> None:
+        try:
+            os.link(
+                self._at(self._name),
+                self._at(name),
+                src_dir_fd=self._folder_fd,
+                dst_dir_fd=self._folder_fd,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._reserve(name)
+            self._rename(name)
+            return
+        os.unlink(self._at(self._name), dir_fd=self._folder_fd)
+
+    def _reserve(self, name: str) -> None:
+        """Where there are no hard links: take the name, empty, so that nobody else does."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        os.close(os.open(self._at(name), flags, 0o600, dir_fd=self._folder_fd))
+
+    def _rename(self, name: str) -> None:
+        os.replace(
+            self._at(self._name),
+            self._at(name),
+            src_dir_fd=self._folder_fd,
+            dst_dir_fd=self._folder_fd,
+        )
+
+    def _refuse_odd_target(self, name: str) -> None:
+        try:
+            found = os.stat(self._at(name), dir_fd=self._folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            raise FileExistsError(errno.EEXIST, "what is there is not an ordinary file")
+
+    def _close(self) -> None:
+        for descriptor in (self._file, self._folder_fd):
+            if descriptor is not None and descriptor != -1:
+                os.close(descriptor)
+        self._file, self._folder_fd = -1, None
+
+
+def _resolve(target: str | os.PathLike[str], *, overwrite: bool) -> tuple[Path, str | None]:
+    """The folder, made when missing, and the name; no name when `target` is a folder."""
+    text = os.fspath(target)
+    path = Path(text).expanduser()
+    is_folder = text.endswith(("/", os.sep)) or path.is_dir()
+    folder = path if is_folder else path.parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_folder and os.path.lexists(path):
+            if not overwrite:
+                raise FileExistsError(errno.EEXIST, "something is there already")
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise FileExistsError(errno.EEXIST, "what is there is not an ordinary file")
+    except (OSError, ValueError) as error:
+        raise save_error(error, path) from None
+    return folder, None if is_folder else path.name
+
+
+def save_error(error: OSError | ValueError, path: Path) -> SaveError:
+    """The error of ours for one of the system's."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code in _FULL:
+        return DiskFullError(
+            f"no space left for {path} ({_free(path)}); nothing was left behind: make room and try"
+            " again",
+            step="save",
+        )
+    if isinstance(error, FileExistsError):
+        return TargetExistsError(
+            f"cannot save to {path}: {error.strerror or 'something is there already'}; choose"
+            " another name, or pass overwrite=True to replace a file",
+            step="save",
+        )
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return SaveError(f"cannot save to {path}: {reason}; nothing was left behind", step="save")
+
+
+def _free(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    try:
+        return f"{shutil.disk_usage(folder).free:,} bytes free"
+    except OSError:
+        return "free space unknown"
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix) if stem else (name, "")
