@@ -64,6 +64,44 @@ class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
         logger.debug("a malformed request was turned away")
 
 
+class _Connection(web.RequestHandler):
+    """aiohttp's own answer to a malformed request repeats it and names versions: not here."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is answered when there is no request to handle, or when handling it failed."""
+        if status < 500:
+            self.logger.debug("a malformed request was turned away")
+            return _answer(status)
+        logger.error("a request could not be handled: %s", type(exc).__name__)
+        return _answer(503)
+
+
+class _Server(web.Server):
+    """The low-level server: every request, whatever its target, goes to one handler."""
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # documented so; it would print the query
+            logger=_AiohttpLog(logger),  # type: ignore[arg-type] # it has the methods of a Logger
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            lingering_time=0.0,
+            max_line_size=MAX_TARGET_LENGTH + 64,
+            max_field_size=4096,
+            max_headers=64,
+            auto_decompress=False,
+        )
+
+
 class CallbackServer:
     """Receives callbacks, for one client or for many.
 
@@ -108,9 +146,9 @@ class CallbackServer:
         self._public_url = _checked_public_url(public_url, self._tls is not None, host)
         self._runtime = runtime or Runtime()
         self.store: Store = store if store is not None else MemoryStore(now=self._runtime.now)
-        self._given_secret = callback_secret
+        self._given_secret = _checked_secret(callback_secret)
         self._secret = b""
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
         self._claims: dict[str, list[Listener]] = {}
         self._interruptions: list[Callable[[], None]] = []
@@ -181,20 +219,8 @@ class CallbackServer:
         prefix = f"/{self._prefix}" if self._prefix else ""
         return f"{self.public_url}{prefix}/{key}"
 
-    async def _listen(self) -> web.AppRunner:
-        runner = web.AppRunner(
-            self._app(),
-            access_log=None,
-            logger=_AiohttpLog(logger),
-            handle_signals=False,
-            keepalive_timeout=_KEEP_ALIVE_SECONDS,
-            lingering_time=0.0,
-            max_line_size=MAX_TARGET_LENGTH + 64,
-            max_field_size=4096,
-            max_headers=64,
-            auto_decompress=False,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-        )
+    async def _listen(self) -> web.ServerRunner:
+        runner = web.ServerRunner(_Server(self._handle), shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         site = web.TCPSite(runner, self._host, self._port, ssl_context=self._tls)
         try:
@@ -237,12 +263,7 @@ class CallbackServer:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_route("*", "/{anything:.*}", self._handle, expect_handler=_no_continue)
-        return app
-
-    async def _handle(self, request: web.Request) -> web.Response:
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
         found = read_callback(
             request.method,
             request.raw_path,
@@ -302,10 +323,6 @@ async def _call(handler: OrphanHandler, orphan: Orphan) -> None:
         logger.exception("on_orphan failed for job %s", orphan.key)
 
 
-async def _no_continue(request: web.Request) -> None:
-    """A body is never read, so nobody is told to go on and send one."""
-
-
 def _answer(status: int, *, close: bool = False) -> web.Response:
     headers = {"Server": "af10_async", "Cache-Control": "no-store"}
     if status == 405:
@@ -322,7 +339,9 @@ def _answer(status: int, *, close: bool = False) -> web.Response:
 
 def _checked_prefix(prefix: str) -> str:
     prefix = prefix.strip("/")
-    if not re.fullmatch(r"(?:[A-Za-z0-9_.~-]+(?:/[A-Za-z0-9_.~-]+)*)?", prefix):
+    # `.` and `..` would be taken out by the caller, who would then call another path.
+    parts = prefix.split("/") if prefix else []
+    if not all(re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9_.~-]+", part) for part in parts):
         raise ConfigurationError(
             "prefix must be a path of letters, digits and . _ ~ -, such as hooks/af10"
         )
@@ -342,12 +361,30 @@ def _checked_public_url(public_url: str | None, has_tls: bool, host: str) -> str
                 " AF10 can reach (public_url, AF10_PUBLIC_URL)"
             )
         return None
-    parts = urlsplit(public_url)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+    if not _is_plain_https(public_url):
         raise ConfigurationError(
             "public_url must be an https address without a query, such as https://hooks.example.com"
         )
     return public_url.rstrip("/")
+
+
+def _is_plain_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_reachable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+    has_more = parts.query or parts.fragment or parts.username is not None
+    return is_reachable and not has_more and re.fullmatch(r"[!-~]+", url) is not None
+
+
+def _checked_secret(callback_secret: str | None) -> str | None:
+    if callback_secret is not None and len(callback_secret) < 16:
+        raise ConfigurationError(
+            "callback_secret must be at least 16 characters that nobody can guess, the same on"
+            " every replica"
+        )
+    return callback_secret
 
 
 def _server_context(

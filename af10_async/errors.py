@@ -121,6 +121,8 @@ class AF10Error(Exception):
         twin = copy.copy(self)
         twin.__cause__ = self.__cause__
         twin.__suppress_context__ = self.__suppress_context__
+        if hasattr(self, "__notes__"):
+            twin.__notes__ = list(self.__notes__)
         return twin
 
 

@@ -188,7 +188,7 @@ class JobWork:
 
     async def wait(self, start_timeout: float, callback_timeout: float) -> None:
         """Wait until the job is done, and drive it on meanwhile."""
-        if self.record is not None and self.record.is_done:
+        if self.record is not None and self.record.state is JobState.READY:
             return
         self._waiters += 1
         self._claim()
@@ -242,9 +242,7 @@ class JobWork:
 
     async def _begin(self, timeout: float) -> None:
         """See to it that the request has been sent, for certain or perhaps."""
-        if self._is_started:
-            return
-        if self._order is None:
+        if self._is_started or self._order is None:
             await self._take_up()
             return
         try:
@@ -263,8 +261,8 @@ class JobWork:
                 " held the job is the one in use",
                 key=self.key,
             )
-        self._saw(record)
         self._is_started = True
+        self._saw(record)
 
     async def _start(self) -> None:
         attempt = 0
@@ -341,6 +339,7 @@ class JobWork:
             logger.info("job %s not started, again in %.1f s: %s", self.key, pause, error)
             return pause
         if outcome.is_refusal:
+            self._is_started = True  # there is nothing left to start
             self._failure = _labelled(error, self.key, "start")
             await self._apply(Refused(self._services.runtime.now(), error.message))
         raise error

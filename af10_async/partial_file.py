@@ -18,6 +18,8 @@ from pathlib import Path
 from .errors import DiskFullError, SaveError, TargetExistsError
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What network folders say to the flush of a folder; the file itself is flushed all the same."""
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _HAS_DIR_FD = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 _MOST_NAMES = 10_000
@@ -87,9 +89,8 @@ class PartialFile:
         try:
             os.fsync(self._file)
             taken = self._take_name(name, numbered=self._wanted is None)
-            if self._folder_fd is not None:
-                os.fsync(self._folder_fd)
-        except OSError as error:
+            self._flush_folder()
+        except (OSError, ValueError) as error:
             raise save_error(error, self._folder / name) from None
         self._close()
         return self._folder / taken
@@ -117,6 +118,15 @@ class PartialFile:
         view = memoryview(block)
         while view:
             view = view[os.write(self._file, view) :]
+
+    def _flush_folder(self) -> None:
+        if self._folder_fd is None:
+            return
+        try:
+            os.fsync(self._folder_fd)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_FLUSH:
+                raise
 
     def _take_name(self, name: str, *, numbered: bool) -> str:
         if self._overwrite:
@@ -150,7 +160,11 @@ class PartialFile:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             self._reserve(name)
-            self._rename(name)
+            try:
+                self._rename(name)
+            except OSError:
+                os.unlink(self._at(name), dir_fd=self._folder_fd)
+                raise
             return
         os.unlink(self._at(self._name), dir_fd=self._folder_fd)
 
@@ -185,22 +199,37 @@ class PartialFile:
 def _resolve(target: str | os.PathLike[str], *, overwrite: bool) -> tuple[Path, str | None]:
     """The folder, made when missing, and the name; no name when `target` is a folder."""
     text = os.fspath(target)
-    path = Path(text).expanduser()
-    is_folder = text.endswith(("/", os.sep)) or path.is_dir()
-    folder = path if is_folder else path.parent
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not is_folder and os.path.lexists(path):
-            if not overwrite:
-                raise FileExistsError(errno.EEXIST, "something is there already")
-            if not stat.S_ISREG(path.lstat().st_mode):
-                raise FileExistsError(errno.EEXIST, "what is there is not an ordinary file")
-    except (OSError, ValueError) as error:
-        raise save_error(error, path) from None
+        path = Path(text).expanduser()
+        is_folder = text.endswith(("/", os.sep)) or path.is_dir()
+        folder = path if is_folder else path.parent
+        _make_folders(folder)
+        if not is_folder:
+            _refuse_taken(path, overwrite=overwrite)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: `~nobody` has no home
+        raise save_error(error, Path(text)) from None
     return folder, None if is_folder else path.name
 
 
-def save_error(error: OSError | ValueError, path: Path) -> SaveError:
+def _make_folders(folder: Path) -> None:
+    """Each for its owner only: `mkdir(parents=True)` would give that mode to the last one alone."""
+    for each in reversed([folder, *folder.parents]):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
+
+
+def _refuse_taken(path: Path, *, overwrite: bool) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not overwrite:
+        raise FileExistsError(errno.EEXIST, "something is there already")
+    if not stat.S_ISREG(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "what is there is not an ordinary file")
+
+
+def save_error(error: OSError | ValueError | RuntimeError, path: Path) -> SaveError:
     """The error of ours for one of the system's."""
     code = error.errno if isinstance(error, OSError) else None
     if code in _FULL:

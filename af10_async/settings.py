@@ -7,7 +7,7 @@ the argument or variable and says what it expects, and never repeats the value.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -30,10 +30,12 @@ _SECRETS = ("api_key", "username", "password", "callback_secret")
 
 
 def _http_url(value: str) -> str:
+    if any(not character.isprintable() or character in " \\?#" for character in value):
+        raise ValueError("more than scheme, host, port and path")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError("not a URL")
-    if parts.query or parts.fragment or parts.username is not None:
+    if parts.username is not None:
         raise ValueError("more than scheme, host, port and path")
     return value.rstrip("/")
 
@@ -130,8 +132,8 @@ class Settings(BaseModel):
 
         Each secret may also be given as `..._FILE`, a file that holds it.
         """
-        values = _read_environment()
-        values.update({name: value for name, value in arguments.items() if value is not None})
+        given = {name: value for name, value in arguments.items() if value is not None}
+        values = _read_environment(except_for=given) | given
         return cls._validated(values, variable_name)
 
     @classmethod
@@ -171,7 +173,7 @@ def variable_name(field: str) -> str:
     return f"AF10_{field.upper()}"
 
 
-def _read_environment() -> dict[str, Any]:
+def _read_environment(except_for: Collection[str]) -> dict[str, Any]:
     # Imported here because only this way of configuring needs it: it costs a third of our import.
     from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -185,7 +187,7 @@ def _read_environment() -> dict[str, Any]:
     values = create_model("AF10Environment", __base__=Environment, **fields)().model_dump()
     for name in _SECRETS:
         path = values.pop(f"{name}_file")
-        if path is not None and values[name] is None:
+        if path is not None and values[name] is None and name not in except_for:
             values[name] = _read_secret_file(name, path)
     return {name: value for name, value in values.items() if value is not None}
 

@@ -113,6 +113,7 @@ def _raise_translated(error: Exception, what: str, sent: bool | None) -> NoRetur
     library = type(error).__module__.partition(".")[0]
     if library not in _LIBRARIES and not isinstance(error, OSError | RuntimeError):
         raise error
+    maybe = sent or None  # whoever waits for an answer has sent something
     reason = _tls_reason(error)
     if reason is not None and names & _NOT_SENT:
         raise TLSError(
@@ -121,7 +122,7 @@ def _raise_translated(error: Exception, what: str, sent: bool | None) -> NoRetur
             sent=False,
         ) from error
     if names & _TIMEOUTS:
-        left = False if names & _NOT_SENT else sent
+        left = False if names & _NOT_SENT else maybe
         raise RequestTimeoutError(
             f"{what}: no answer in time", sent=left, retryable=True
         ) from error
@@ -135,7 +136,9 @@ def _raise_translated(error: Exception, what: str, sent: bool | None) -> NoRetur
         raise ClosedError(f"{what}: the HTTP client is closed", sent=False) from error
     # The text of other errors may quote what was sent or received, so they are not chained.
     raise NetworkError(
-        f"{what}: the connection broke before the whole answer was here", sent=sent, retryable=True
+        f"{what}: the connection broke before the whole answer was here",
+        sent=maybe,
+        retryable=True,
     ) from None
 
 
@@ -222,7 +225,8 @@ class Transport:
         started = self._runtime.monotonic()
         try:
             async with asyncio.timeout(timeout), self._slots:
-                departure.sent = None
+                # Our own client tells of its progress; another one may not.
+                departure.sent = None if self._handed_in else False
                 reply = await self._exchange(call, base_url, headers, departure)
         except TimeoutError as error:
             if isinstance(error, RequestTimeoutError):

@@ -25,7 +25,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._scopes: set[asyncio.Timeout] = set()
-        self._drained: asyncio.Future[None] | None = None
+        self._drained = asyncio.Event()
         self._is_closed = False
 
     @property
@@ -66,10 +66,9 @@ class Waits:
         """Interrupt, and wait until everybody has left."""
         self.interrupt()
         if self._scopes:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
+            await self._drained.wait()
 
     def _leave(self, scope: asyncio.Timeout) -> None:
         self._scopes.discard(scope)
-        if not self._scopes and self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        if not self._scopes and self._is_closed:
+            self._drained.set()

@@ -12,15 +12,18 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_PLAIN_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:]+", re.ASCII)
-_URL_CHARACTERS = re.compile(r"[^\x00-\x1f\x7f-\x9f\\]+")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
+_URL_CHARACTERS = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\ud800-\udfff]+")
 
 
 def is_public_address(address: str) -> bool:
     """Whether an IP address is one of the public internet.
 
     IPv4 addresses inside IPv6 ones (mapped, 6to4, Teredo, NAT64) are judged by what is inside:
-    `ipaddress` calls some of these global.
+    `ipaddress` calls some of these global. Other IPv6 addresses must be in the one block that is
+    given out: not all that `ipaddress` calls global is (`::127.0.0.1`, `fec0::/10`).
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -29,6 +32,8 @@ def is_public_address(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public_address(str(inner))
+        if ip not in _GLOBAL_UNICAST:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -73,9 +78,20 @@ def _check_parts(parts: SplitResult, port: int | None, trusted: bool) -> str | N
         return "it is not https"
     if port is not None and port < 1024 and port != 443:
         return "it names a port that belongs to another service"
-    if is_private_host(host) or host.rsplit(".", 1)[-1].isdigit() or host.lower().startswith("0x"):
+    if is_private_host(host) or _is_disguised(host.rstrip(".")):
         return "it points inside a private network"
     return None
+
+
+def _is_disguised(host: str) -> bool:
+    """Whether a host is a number that only some resolvers read as an address (`0x7f.1`)."""
+    if not _NUMBER.fullmatch(host.rpartition(".")[2]):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def check_api_url(url: str, base_url: str) -> bool:
@@ -84,12 +100,14 @@ def check_api_url(url: str, base_url: str) -> bool:
     It may be on another host (P), but never falls from https to http, nor from a public address
     to a private one.
     """
+    if not _URL_CHARACTERS.fullmatch(url) or "?" in url or "#" in url:
+        return False
     try:
         parts, base = urlsplit(url), urlsplit(base_url)
         parts.port  # noqa: B018 - raises when it is not a number
     except ValueError:
         return False
     trusted = base.scheme == "http" or is_private_host(base.hostname or "")
-    if parts.query or parts.fragment or (base.scheme == "https" and parts.scheme != "https"):
+    if base.scheme == "https" and parts.scheme != "https":
         return False
     return _check_parts(parts, None, trusted) is None

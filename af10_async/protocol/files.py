@@ -12,8 +12,12 @@ MAX_NAME_BYTES = 200
 MAX_REDIRECTS = 5
 FALLBACK_NAME = "download"
 
-_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?", re.IGNORECASE)
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff<>:"|?*]')
+_DEVICE_NAMES = re.compile(
+    r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]|conin\$|conout\$) *(\..*)?", re.IGNORECASE
+)
+_UNSAFE = re.compile(
+    r'[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff<>:"|?*]'
+)
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _PARAMETER = re.compile(rf';\s*({_NAME})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 
@@ -102,10 +106,8 @@ def safe_name(name: str) -> str:
     """`name` reduced to one path component that is harmless on any system; may be empty."""
     last = re.split(r"[/\\]", name)[-1]
     clean = _UNSAFE.sub("_", last.encode("utf-8", "replace").decode("utf-8"))
-    clean = clean.strip(" .").lstrip("-~")
-    if _DEVICE_NAMES.fullmatch(clean):
-        clean = f"_{clean}"
-    return _shortened(clean)
+    short = _shortened(clean.lstrip(" .-~").rstrip(" ."))
+    return _shortened(f"_{short}") if _DEVICE_NAMES.fullmatch(short) else short
 
 
 def _shortened(name: str) -> str:
@@ -114,7 +116,7 @@ def _shortened(name: str) -> str:
     stem, dot, extension = name.rpartition(".")
     keep = dot + extension if stem and len(extension.encode()) <= 16 else ""
     room = MAX_NAME_BYTES - len(keep.encode())
-    return name.encode()[:room].decode("utf-8", "ignore") + keep
+    return (name.encode()[:room].decode("utf-8", "ignore") + keep).rstrip(" .")
 
 
 def _disposition_name(header: str) -> str:
@@ -123,9 +125,9 @@ def _disposition_name(header: str) -> str:
     extended = parameters.get("filename*", "")
     charset, _, encoded = extended.partition("'")
     if charset.lower() in ("utf-8", "iso-8859-1") and "'" in encoded:
-        text = unquote_to_bytes(encoded.partition("'")[2])
+        text = unquote_to_bytes(encoded.partition("'")[2].encode("utf-8", "replace"))
         return text.decode(charset, "replace")
     plain = parameters.get("filename", "")
     if plain.startswith('"'):
-        plain = re.sub(r"\\(.)", r"\1", plain[1:-1])
+        plain = re.sub(r"\\(.)", r"\1", plain[1:].removesuffix('"'))
     return plain

@@ -7,9 +7,10 @@ Sources: (W) AF10's own page about webhooks; (P) what two public clients of the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import (
@@ -97,8 +98,8 @@ def decipher(reply: Reply, secrets: Collection[str] = ()) -> Any:
 
 def not_promised(reply: Reply, what: str, secrets: Collection[str] = ()) -> BadResponseError:
     """The error for an answer that breaks the wire's promise."""
-    text = reply.body[: 4 * EXCERPT_LENGTH].decode("utf-8", "replace")
-    excerpt = redact(text, secrets)[:EXCERPT_LENGTH]
+    # Redacted before it is cut: half a secret would not be recognised.
+    excerpt = redact(reply.body.decode("utf-8", "replace"), secrets)[:EXCERPT_LENGTH]
     return BadResponseError(
         f"the answer to {reply.method} {reply.path} (HTTP {reply.status}) {what}; check that the"
         f" base URL is AF10's and that nothing in between answers for it"
@@ -137,13 +138,12 @@ def _json(reply: Reply) -> Any:
 
 
 def _refusal(reply: Reply, body: Mapping[str, Any], secrets: Collection[str]) -> APIError:
-    code = body.get("errorCode")
-    error_code = code if isinstance(code, int | str) else None
+    error_code = _error_code(body.get("errorCode"), secrets)
     said = body.get("errorMessage")
     message = redact(said, secrets)[:EXCERPT_LENGTH] if isinstance(said, str) else None
     error_class, advice = _meaning(reply.status, error_code, message)
     text = f"AF10 refused {reply.method} {reply.path} (HTTP {reply.status}"
-    text += f", errorCode {redact(str(error_code), secrets)})" if error_code is not None else ")"
+    text += f", errorCode {error_code})" if error_code is not None else ")"
     text += f": {message}" if message else ""
     return error_class(
         f"{text}; {advice}",
@@ -157,6 +157,16 @@ def _refusal(reply: Reply, body: Mapping[str, Any], secrets: Collection[str]) ->
     )
 
 
+def _error_code(code: Any, secrets: Collection[str]) -> int | str | None:
+    """`errorCode` as AF10 gave it, unless it is no code at all, or repeats something secret."""
+    if isinstance(code, float) and code.is_integer():
+        code = int(code)
+    if not isinstance(code, int | str):
+        return None
+    clean = redact(str(code), secrets)[:EXCERPT_LENGTH]
+    return code if clean == str(code) else clean
+
+
 def _meaning(
     status: int, error_code: int | str | None, message: str | None
 ) -> tuple[type[APIError], str]:
@@ -165,7 +175,7 @@ def _meaning(
         return AuthenticationError, "check api_key, username and password"
     if "429" in codes:
         return RateLimitError, "send fewer requests, or later"
-    if status >= 500 or (str(error_code).isdigit() and 500 <= int(str(error_code)) < 600):
+    if status >= 500 or re.fullmatch("5[0-9]{2}", str(error_code)):
         return ServerError, "try again later"
     if 300 <= status < 400:
         return APIError, "it redirects, which is not followed: check the base URL"
@@ -190,7 +200,7 @@ def read_come_back(reply: Reply) -> ComeBack | None:
     retry = value.get("retry") if isinstance(value, dict) else None
     try:
         milliseconds = float(retry) if retry is not None else 5000.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         milliseconds = 5000.0
     if not 0 <= milliseconds <= 3_600_000:  # also turns NaN away
         milliseconds = 5000.0
@@ -209,7 +219,7 @@ def token_life(valid_until: str | None, now: float) -> float:
     except ValueError:
         return TOKEN_CAP_SECONDS
     moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
-    left = [(stated - timedelta(hours=zone) - moment).total_seconds() for zone in (0, 1, 2)]
+    left = [(stated - moment).total_seconds() - 3600.0 * zone for zone in (0, 1, 2)]
     return min([0.9 * seconds for seconds in left if seconds > 0] + [TOKEN_CAP_SECONDS])
 
 
@@ -263,7 +273,7 @@ def read_start(reply: Reply, secrets: Collection[str] = ()) -> StartOutcome:
         raise
     except BadResponseError as error:
         return Started() if reply.status == 202 else Unclear(error)
-    if isinstance(value, dict) and value.get("data") is not None:
+    if reply.status != 202 and isinstance(value, dict) and value.get("data") is not None:
         return Finished(json.dumps(value["data"]))
     return Started()
 
@@ -295,7 +305,7 @@ def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotRea
     """What an answer to `GET /webhook?id=` means.
 
     Raises `APIError` or `BadResponseError` for what says nothing about the secret itself (5xx,
-    429, a page instead of JSON).
+    429, a redirect, a page instead of JSON).
     """
     try:
         value = decipher(reply, secrets)
@@ -304,7 +314,9 @@ def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotRea
     except AuthenticationError:
         return NotReady()
     except APIError as error:
-        if {str(error.status), str(error.error_code)} & {"404", "409", "425"}:
+        if 300 <= error.status < 400:
+            raise
+        if {str(error.status), str(error.error_code)} & {"404", "408", "409", "425"}:
             return NotReady()
         return NotRedeemable()
     if reply.status == 202:

@@ -1,0 +1,88 @@
+"""The only door: `nox` runs what decides whether a change is good."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = sorted({"3.11", "3.12", "3.13", RUNNING}, key=lambda version: int(version.split(".")[1]))
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+nox.options.sessions = ["lint", "types", f"tests-{RUNNING}"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+
+def _group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def _pytest(session: nox.Session, *arguments: str) -> None:
+    workers = [] if {"-n", "-n0"} & set(session.posargs) else ["-n", "auto"]
+    session.run("pytest", *workers, *arguments, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the whole suite, and report branch coverage."""
+    session.install("-e", ".[all]", *_group("tests"), *_group("examples"))
+    coverage = ["--cov", "--cov-report=term", "--cov-fail-under=95"]
+    _pytest(session, *([] if session.posargs else coverage))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and that imports go down only."""
+    session.install("-e", ".[all]", *_group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    session.install("-e", ".[all]", "nox", *_group("types"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples against the sandbox."""
+    session.install("-e", ".[all]", *_group("tests"), *_group("examples"))
+    session.run("pytest", "tests/examples", *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the suite with the lowest versions that we allow."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "install", "--python", session.virtualenv.location),
+        *("--resolution", "lowest-direct", "-e", ".[all]", *_group("tests"), *_group("examples")),
+    )
+    _pytest(session)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, and run the suite against it instead of the sources."""
+    work = Path(session.create_tmp())
+    shutil.rmtree(work)
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(work / "dist"))
+    session.run("twine", "check", "--strict", *map(str, (work / "dist").iterdir()))
+    wheel = next((work / "dist").glob("*.whl"))
+    session.install(f"{wheel}[all]", *_group("tests"), *_group("examples"))
+    # Elsewhere, so that `import af10_async` cannot find the sources.
+    for folder in ("tests", "examples"):
+        shutil.copytree(folder, work / "suite" / folder)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(file, work / "suite")
+    with session.chdir(work / "suite"):
+        _pytest(session)
