@@ -35,7 +35,11 @@ class PublicOnlyBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first address of `host` that answers, if all of them are public."""
-        addresses = await _resolve(host, port)
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await _resolve(host, port)
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("the name was not resolved in time") from None
         if not all(is_public_address(address) for address in addresses):
             raise UnsafeURLError(
                 "the file's host points inside a private network; nothing was sent to it",

@@ -48,8 +48,8 @@ MAX_CONNECTIONS = 100
 class HTTPClient(Protocol):
     """What is used of a client that a user hands in: `httpx.AsyncClient` and httpx2's have it."""
 
-    def build_request(self, method: str, url: Any, **options: Any) -> Any:
-        """Make a request."""
+    def build_request(self, *arguments: Any, **options: Any) -> Any:
+        """Make a request (of this method and URL, with these options)."""
 
     async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> Any:
         """Send it."""
@@ -225,8 +225,8 @@ class Transport:
         started = self._runtime.monotonic()
         try:
             async with asyncio.timeout(timeout), self._slots:
-                # Our own client tells of its progress; another one may not.
-                departure.sent = None if self._handed_in else False
+                # Our own client tells of its progress when asked to; another one may not.
+                departure.sent = None if self._handed_in or not _is_traced(call) else False
                 reply = await self._exchange(call, base_url, headers, departure)
         except TimeoutError as error:
             if isinstance(error, RequestTimeoutError):
@@ -245,7 +245,7 @@ class Transport:
         options: dict[str, Any] = {"params": dict(call.params)} if call.params else {}
         if call.json is not None:
             options["json"] = call.json
-        if call.method != "GET":  # only then does it matter, and listening costs a little
+        if _is_traced(call):
             options["extensions"] = {"trace": departure.trace}
         url = base_url + call.path
         response = await self._open(
@@ -322,6 +322,11 @@ class Transport:
             transport = PublicOnlyTransport(_ssl_context(self._ca_file))
             self._public_client = self._make_client(transport=transport)
         return self._public_client
+
+
+def _is_traced(call: Call) -> bool:
+    """Whether we listen to how far a call has come: it matters for a POST, and costs a little."""
+    return call.method != "GET"
 
 
 def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -53,7 +53,7 @@ class Waits:
             # A TimeoutError of the block's own is somebody else's.
             if error.__class__ is not TimeoutError or not scope.expired():
                 raise
-            raise (Interrupted if self._is_closed else OutOfTime) from None
+            raise (Interrupted if self.is_closed else OutOfTime) from None
 
     def interrupt(self) -> None:
         """End every wait, and let no new one begin."""

@@ -84,10 +84,12 @@ async def ours(task: dict[str, Any]) -> None:
         start_timeout=math.inf,
         callback_timeout=math.inf,
     ) as af10:
+        starts = asyncio.Semaphore(100)
 
         async def one(is_waiting: Callable[[], None]) -> None:
             job = af10.backup_owner()
-            await job.start()
+            async with starts:  # the time that a start may take is not spent in a queue
+                await job.start()
             is_waiting()
             await job
 

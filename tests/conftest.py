@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,16 +117,24 @@ def nothing_left(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("no_task_left")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    before = _open_sockets()
-    result = yield
+SOCKETS = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[SOCKETS] = _open_sockets()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Each test leaves no socket behind, once its fixtures and its loop are gone."""
+    yield
+    before = item.stash[SOCKETS]
     if _open_sockets() > before:
         gc.collect()
-    after = _open_sockets()
-    if after > before:
-        raise AssertionError(f"{item.nodeid} left {after - before} sockets open")
-    return result
+    left = _open_sockets() - before
+    if left > 0:
+        pytest.fail(f"{left} sockets left open", pytrace=False)
 
 
 def _open_sockets() -> int:
@@ -134,9 +142,7 @@ def _open_sockets() -> int:
     if not folder.is_dir():
         return 0
     count = 0
-    for name in os.listdir(folder):
-        try:
-            count += os.readlink(folder / name).startswith("socket:")
-        except OSError:
-            continue
+    for descriptor in folder.iterdir():
+        with contextlib.suppress(OSError):  # the one that lists the folder is gone by now
+            count += str(descriptor.readlink()).startswith("socket:")
     return count

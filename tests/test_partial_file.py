@@ -39,7 +39,7 @@ def save(target: str | os.PathLike[str], data: bytes = b"data", *, overwrite: bo
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(each.name for each in folder.iterdir())
 
 
 def mode(path: Path) -> int:

@@ -8,7 +8,8 @@ import json
 import os
 import shlex
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from .. import AF10Client, ConfigurationError, MissingExtraError
@@ -23,6 +24,8 @@ class Context:
         self.output = output
         self.key: str | None = None
         """The job under way."""
+        self.ends_by_interrupt = False
+        """Whether an interrupt is how the command is meant to end."""
 
 
 async def demo(arguments: argparse.Namespace, context: Context) -> None:
@@ -32,7 +35,8 @@ async def demo(arguments: argparse.Namespace, context: Context) -> None:
     async with AsyncExitStack() as stack:
         sandbox = await _enter_sandbox(stack, Sandbox(job_seconds=1.0, file_size=5 * 2**20))
         say("sandbox", f"a stand-in AF10 at {sandbox.base_url}", base_url=sandbox.base_url)
-        cert, key = sandbox.issue_certificate("127.0.0.1", "localhost")
+        with _needing_extras():
+            cert, key = sandbox.issue_certificate("127.0.0.1", "localhost")
         client = await stack.enter_async_context(
             AF10Client(
                 base_url=sandbox.base_url,
@@ -46,7 +50,7 @@ async def demo(arguments: argparse.Namespace, context: Context) -> None:
         url = client.callback_url or ""
         say("listening", f"a callback server with TLS at {url}", callback_url=url)
         await client.authenticate()
-        say("authenticated", "AF10 gave a token")
+        say("authenticated", "AF10 accepted the credentials, and gave a token")
         await _backup(client, out, context)
 
 
@@ -81,6 +85,7 @@ async def sandbox(arguments: argparse.Namespace, context: Context) -> None:
         sys.stdout.flush()
         if not arguments.json:
             context.output.step("sandbox", "a stand-in AF10 is running; Ctrl-C ends it")
+        context.ends_by_interrupt = True
         await asyncio.get_running_loop().create_future()
 
 
@@ -97,14 +102,23 @@ async def _backup(client: AF10Client, out: Path, context: Context) -> None:
 
 async def _enter_sandbox(stack: AsyncExitStack, sandbox: Sandbox) -> Sandbox:
     try:
-        return await stack.enter_async_context(sandbox)
-    except ImportError as error:
-        raise MissingExtraError(str(error)) from None
+        with _needing_extras():
+            return await stack.enter_async_context(sandbox)
     except OSError as error:
         raise ConfigurationError(
             f"the sandbox cannot listen there: {error.strerror or error}; choose another --host or"
             " --port"
         ) from None
+
+
+@contextmanager
+def _needing_extras() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(str(error)) from None
 
 
 def _prepared(out: Path) -> Path:

@@ -6,16 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from .. import JobEvent, JobState, Progress, SavedFile
@@ -111,7 +107,7 @@ class PeopleOutput:
 
     def step(self, name: str, text: str, **details: Any) -> None:
         """Something has happened."""
-        self._console.print(f"[bold cyan]{name:<12}[/] ", end="")
+        self._console.print(f"[bold cyan]{name:<14}[/] ", end="")
         self._console.print(text, markup=False, soft_wrap=True)
 
     def job(self, event: JobEvent) -> None:
@@ -125,17 +121,24 @@ class PeopleOutput:
     def download(self) -> Iterator[ProgressHandler]:
         """Show the progress of a download, with its rate and the time left."""
         columns = (
-            TextColumn("[bold cyan]{task.description:<12}[/]"),
+            TextColumn("[bold cyan]{task.description:<14}[/]"),
             BarColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[left]}"),
         )
         with Bar(*columns, console=self._console) as bar:
-            task = bar.add_task("download", total=None)
+            task = bar.add_task("download", total=None, rate="", left="")
 
             def tell(progress: Progress) -> None:
-                bar.update(task, completed=progress.received, total=progress.total)
+                left = progress.seconds_left
+                bar.update(
+                    task,
+                    completed=progress.received,
+                    total=progress.total,
+                    rate=f"{decimal(round(progress.rate))}/s" if progress.rate else "",
+                    left=f"{timedelta(seconds=round(left))} left" if left is not None else "",
+                )
 
             yield tell
 

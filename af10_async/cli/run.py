@@ -32,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         parsed = parse(arguments)
         asyncio.run(_cancelled_by_sigterm(_COMMANDS[parsed.command](parsed, context)))
     except (KeyboardInterrupt, asyncio.CancelledError):
+        if context.ends_by_interrupt:
+            return INTERRUPTED
         text = "interrupted"
         if context.key:
             text += f"; AF10 may go on with the job [job {context.key}]"

@@ -73,9 +73,7 @@ class Answer:
 async def talk(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> Answer:
     """Send `data` and read until the server closes the connection."""
     name = "127.0.0.1" if tls else None
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", port, ssl=tls, server_hostname=name
-    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
     got = bytearray()
     try:
         async with asyncio.timeout(5):

@@ -43,7 +43,7 @@ async def test_a_job_that_was_never_awaited_says_so(af10: AF10Client) -> None:
     job = af10.backup_owner()
     with pytest.warns(RuntimeWarning, match=r"POST /backup/owner.* was never awaited"):
         del job
-        gc.collect()
+    gc.collect()
 
 
 async def test_many_may_await_one_job_and_get_the_same_file(

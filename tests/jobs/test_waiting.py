@@ -188,9 +188,7 @@ async def test_start_timeout_before_anything_was_sent_says_so(
         await job  # and so it can be tried again
 
 
-async def test_start_says_when_it_is_not_certain(
-    af10: AF10Client, sandbox: Sandbox
-) -> None:
+async def test_start_says_when_it_is_not_certain(af10: AF10Client, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault.hang(on="start"), Fault.never())
     job = af10.backup_owner(start_timeout=0.1)
     with pytest.raises(StartTimeoutError, match="it may have started") as caught:
@@ -256,7 +254,7 @@ async def test_a_loop_that_was_blocked_does_not_cause_a_false_timeout(
     await asyncio.sleep(0.01)
     called = asyncio.create_task(sandbox.call_back(sandbox.jobs[0]))
     await asyncio.sleep(0)
-    time.sleep(0.5)  # noqa: ASYNC251 - this is what the test is about
+    time.sleep(0.5)  # this is what the test is about
     await waiter
     assert await called == 200
 

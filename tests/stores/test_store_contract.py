@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -491,9 +491,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.close()
 
 
-def _test_case(name: str) -> type:
-    machine = type(f"Machine_{name}", (StoreMachine,), {"make": staticmethod(STORES[name])})
-    case: type = machine.TestCase
+def _test_case(name: str) -> Any:
+    machine: Any = type(f"Machine_{name}", (StoreMachine,), {"make": staticmethod(STORES[name])})
+    case = machine.TestCase
     case.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
     return case
 
