@@ -6,9 +6,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
-Text = Annotated[
-    str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
-]
+
+def _text_or_nothing(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) else None
+
+
+OddText = Annotated[str | None, BeforeValidator(_text_or_nothing)]
+"""Something that we can do without: an odd value is as good as none."""
 HeaderText = Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=4096)]
 """Visible ASCII: anything else could not be sent in a header, and would end up in an error text."""
 
@@ -20,6 +24,4 @@ class Authentication(BaseModel):
 
     token: HeaderText
     api_url: str | None = None
-    user_id: Text | None = None
-    environment: Text | None = None
-    token_valid_until: Text | None = None
+    token_valid_until: OddText = None

@@ -195,7 +195,7 @@ def _read_environment(except_for: Collection[str]) -> dict[str, Any]:
 def _read_secret_file(name: str, path: str) -> str:
     variable = f"{variable_name(name)}_FILE"
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigurationError(

@@ -318,6 +318,8 @@ def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotRea
             raise
         if {str(error.status), str(error.error_code)} & {"404", "408", "409", "425"}:
             return NotReady()
+        if error.error_code is None and error.error_message is None:
+            return NotReady()  # a page of something in between, not AF10's own word
         return NotRedeemable()
     if reply.status == 202:
         return NotReady()

@@ -32,11 +32,11 @@ async def test_nothing_is_sent_before_the_job_is_awaited(
     af10: AF10Client, sandbox: Sandbox
 ) -> None:
     job = af10.backup_owner()
-    assert job.state is JobState.NEW
+    states = [job.state]
     await asyncio.sleep(0)
     assert sandbox.requests == []
     await job
-    assert job.state is JobState.READY
+    assert [*states, job.state] == [JobState.NEW, JobState.READY]
 
 
 async def test_a_job_that_was_never_awaited_says_so(af10: AF10Client) -> None:

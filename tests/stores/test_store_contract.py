@@ -458,15 +458,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_records_are_the_same(self) -> None:
-        for key in ("k1", "k2", "k3"):
-            assert self.run(self.store.get(key)) == self.model.get(key)
-        for account in (ACCOUNT, OTHER_ACCOUNT):
-            expected = {
-                key
-                for key, each in self.model.items()
-                if each.account == account and not each.is_done
-            }
-            assert self.run(keys_of(self.store, account)) == expected
+        async def check() -> None:
+            for key in ("k1", "k2", "k3"):
+                assert await self.store.get(key) == self.model.get(key)
+            for account in (ACCOUNT, OTHER_ACCOUNT):
+                of_account = [each for each in self.model.values() if each.account == account]
+                unfinished = {each.key for each in of_account if not each.is_done}
+                assert await keys_of(self.store, account) == unfinished
+
+        self.runner.run(check())
 
     @invariant()
     def exactly_those_are_woken_whose_record_changed(self) -> None:
@@ -494,7 +494,7 @@ class StoreMachine(RuleBasedStateMachine):
 def _test_case(name: str) -> Any:
     machine: Any = type(f"Machine_{name}", (StoreMachine,), {"make": staticmethod(STORES[name])})
     case = machine.TestCase
-    case.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+    case.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
     return case
 
 
