@@ -283,10 +283,12 @@ def test_a_public_address_may_have_a_port_and_a_path(url: str) -> None:
 
 def test_an_authentication_is_read_tolerantly() -> None:
     answer = Authentication.model_validate(
-        {"token": "t-1", "user_id": 42, "environment": None, "token_valid_until": 5, "new": [1]}
+        {"token": "t-1", "user_id": 42, "token_valid_until": 5, "new": [1]}
     )
-    assert (answer.token, answer.user_id, answer.environment) == ("t-1", "42", None)
-    assert (answer.token_valid_until, answer.api_url) == ("5", None)
+    assert (answer.token, answer.token_valid_until, answer.api_url) == ("t-1", "5", None)
+    assert Authentication.model_validate(
+        {"token": "t-1", "token_valid_until": [2.5]}
+    ) == Authentication(token="t-1")
 
 
 @pytest.mark.parametrize(

@@ -667,10 +667,15 @@ def test_not_found_not_yet_and_not_authorized_are_worth_another_try(answer: Repl
     assert read_redeem(answer) == NotReady()
 
 
+@pytest.mark.parametrize("answer", [reply(400, b""), reply(410, HTML)], ids=["empty", "page"])
+def test_a_page_from_in_between_says_nothing_about_the_secret(answer: Reply) -> None:
+    assert read_redeem(answer) == NotReady()
+
+
 @pytest.mark.parametrize(
     "answer",
-    [reply(400, code(400)), reply(410, b""), reply(200, code(17, "no")), reply(400, b"")],
-    ids=["400", "410", "200-code", "400-empty"],
+    [reply(400, code(400)), reply(410, code(410)), reply(200, code(17, "no"))],
+    ids=["400", "410", "200-code"],
 )
 def test_any_other_refusal_is_final_for_this_secret(answer: Reply) -> None:
     assert read_redeem(answer) == NotRedeemable()
