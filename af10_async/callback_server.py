@@ -54,7 +54,7 @@ class Orphan:
 
 
 OrphanHandler = Callable[[Orphan], Awaitable[object] | object]
-Listener = Callable[[JobRecord], None]
+Listener = Callable[[JobRecord], bool]
 
 
 class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
@@ -188,9 +188,10 @@ class CallbackServer:
         finally:
             for interrupt in list(self._interruptions):
                 interrupt()
-            for task in self._tasks:
+            tasks = self._tasks - {asyncio.current_task()}  # an orphan handler may close it
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.store.close()
 
     @property
@@ -238,7 +239,7 @@ class CallbackServer:
         return self._secret
 
     def claim(self, key: str, listener: Listener) -> None:
-        """Say that a living job of this process waits for this key, and wants to see its record."""
+        """Show each change by a callback to `listener`, which says whether somebody claims it."""
         self._claims.setdefault(key, []).append(listener)
 
     def unclaim(self, key: str, listener: Listener) -> None:
@@ -301,10 +302,9 @@ class CallbackServer:
         return await self.store.add_orphan(record)
 
     def _tell(self, record: JobRecord) -> None:
-        listeners = self._claims.get(record.key)
-        if listeners:
-            for listener in list(listeners):
-                listener(record)
+        listeners = list(self._claims.get(record.key, ()))
+        claims = [listener(record) for listener in listeners]
+        if any(claims):
             return
         logger.warning("nobody waits for job %s: its callback is kept as an orphan", record.key)
         orphan = Orphan(record.key, record.account)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from .auth import Authenticator, Session
-from .callback_server import CallbackServer, OrphanHandler
+from .callback_server import CallbackServer, Orphan, OrphanHandler
 from .download import Fetcher, RemoteFile
 from .errors import ClosedError, ConfigurationError
 from .job_work import JobWork, Order, Services
@@ -151,6 +151,7 @@ class AF10Client:
         self._works: WeakValueDictionary[str, JobWork] = WeakValueDictionary()
         self._parts: _Parts | None = None
         self._stack: AsyncExitStack | None = None
+        self._is_leaving = False
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:
@@ -191,6 +192,7 @@ class AF10Client:
     ) -> None:
         # Unwound in reverse: no more callbacks, then everybody who waits is told and leaves, and
         # only then the connections that they used are closed.
+        self._is_leaving = True
         if self._stack is not None:
             await self._stack.aclose()
 
@@ -231,9 +233,21 @@ class AF10Client:
         if server is None and (self._settings.public_url or self._settings.tls_cert):
             server = await stack.enter_async_context(self._make_server())
         if server is not None:
-            server.attach(jobs.interrupt, self._on_orphan)
-            stack.callback(server.detach, jobs.interrupt, self._on_orphan)
+            on_orphan = self._orphan_handler()
+            server.attach(jobs.interrupt, on_orphan)
+            stack.callback(server.detach, jobs.interrupt, on_orphan)
         return server
+
+    def _orphan_handler(self) -> OrphanHandler | None:
+        handler, account = self._on_orphan, self._account()
+        if handler is None:
+            return None
+
+        def tell(orphan: Orphan) -> object:
+            # A server that many clients share tells each of its own, and of those of nobody.
+            return handler(orphan) if orphan.account in (None, account) else None
+
+        return tell
 
     def _make_server(self) -> CallbackServer:
         secret = self._settings.callback_secret
@@ -276,7 +290,7 @@ class AF10Client:
         parts = self._parts
         if parts is None:
             raise ClosedError("enter the client first: `async with client:`", sent=False)
-        if parts.fetcher.waits.is_closed:
+        if self._is_leaving:
             raise ClosedError("the client is closed", sent=False)
         if parts.process != os.getpid():
             raise ClosedError("the client belongs to the process that entered it", sent=False)

@@ -133,7 +133,9 @@ class JobWork:
         "_doubt",
         "_failure",
         "_file",
+        "_handles",
         "_is_claimed",
+        "_is_listening",
         "_is_started",
         "_make_file",
         "_order",
@@ -141,6 +143,7 @@ class JobWork:
         "_redeeming",
         "_services",
         "_starting",
+        "_trouble",
         "_waiters",
         "history",
         "key",
@@ -162,9 +165,12 @@ class JobWork:
         self._departure = Departure()
         self._post_scope: asyncio.Timeout | None = None
         self._doubt: AF10Error | None = None
+        self._trouble: AF10Error | None = None
         self._failure: AF10Error | None = None
         self._file: object = None
         self._is_claimed = False
+        self._is_listening = False
+        self._handles = 0
         self._waiters = 0
         self._starting = SingleFlight(self._start, "af10_async start")
         self._redeeming = SingleFlight(self._redeem, "af10_async redeem")
@@ -221,9 +227,24 @@ class JobWork:
             )
         return payload
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the request has left, for certain or perhaps."""
+        return self._is_started
+
+    def take(self) -> None:
+        """Count one more handle."""
+        self._handles += 1
+
     def let_go(self) -> None:
-        """A handle is gone: unless somebody waits, nobody claims the callback any more."""
-        self._leave_alone()
+        """A handle is gone: after the last, nobody claims the callback or listens any more."""
+        self._handles -= 1
+        if self._handles or self._waiters:
+            return
+        self._is_claimed = False
+        if self._is_listening and self._services.server is not None:
+            self._is_listening = False
+            self._services.server.unclaim(self.key, self._heard)
 
     # -- before the callback -----------------------------------------------------------------------
 
@@ -265,6 +286,8 @@ class JobWork:
         self._saw(record)
 
     async def _start(self) -> None:
+        if self._is_started:
+            return  # an earlier run, whose end this one waited for, may have sent it
         attempt = 0
         try:
             while True:
@@ -306,6 +329,8 @@ class JobWork:
             if self._known().start_certain:
                 return wire.Started()  # the callback was here first
             return self._unanswered(error)
+        if self._known().start_certain and not isinstance(outcome, wire.Finished):
+            return wire.Started()  # whatever this answer says: the callback has proven it
         if isinstance(outcome, wire.NotNow):
             return _NotStarted(outcome.reason, is_refusal=True, may_repeat=True)
         return outcome
@@ -384,7 +409,7 @@ class JobWork:
         late = clock() - until
         if late > _LATE and await self._done_within(min(late, _LONGEST_GRACE)):
             return
-        raise self._callback_timeout(timeout) from self._doubt
+        raise self._callback_timeout(timeout) from self._trouble or self._doubt
 
     async def _done_within(self, seconds: float) -> bool:
         left = self._known().expires_at - self._services.runtime.now()
@@ -415,15 +440,19 @@ class JobWork:
         tries: Counter[str] = Counter()
         troubles = 0
         while self._known().secrets and not self._known().is_done:
-            try:
-                for secret in self._known().secrets:
+            trouble: AF10Error | None = None
+            for secret in self._known().secrets:
+                try:
                     if await self._give_in(secret):
                         return
                     tries[secret] += 1
-                pause = await self._next_round(tries)
-            except AF10Error as error:
+                except AF10Error as error:
+                    # It may be this secret's own, which may be forged: the others get their turn.
+                    self._trouble = trouble = error
+            pause = await self._next_round(tries)
+            if trouble is not None:
                 troubles += 1
-                pause = self._patience(error, troubles)
+                pause = max(pause, self._patience(trouble, troubles))
             await self._pause(pause)
 
     async def _give_in(self, secret: str) -> bool:
@@ -433,10 +462,11 @@ class JobWork:
             case wire.Payload(json=payload):
                 await self._apply(PayloadReceived(now, payload, secret))
                 return True
-            case wire.NotRedeemable():
+            case wire.NotRedeemable(reason=reason):
+                self._trouble = reason
                 await self._drop(secret)
-            case wire.NotReady():
-                pass
+            case wire.NotReady(reason=reason):
+                self._trouble = reason
             case _:
                 assert_never(outcome)
         return False
@@ -451,25 +481,23 @@ class JobWork:
         for secret in self._known().secrets:
             if tries[secret] >= REDEEM_TRIES:
                 await self._drop(secret)
-            elif tries[secret]:
+            if tries[secret] and secret in self._known().secrets:
                 chance = self._services.runtime.chance()
                 pauses.append(self._services.policy.backoff(tries[secret], chance))
         return max(pauses)
 
     async def _drop(self, secret: str) -> None:
+        if self._known().account is None:
+            return  # an orphan's secret may be good for another account than this one
         logger.warning("job %s: AF10 refused an id that came by callback", self.key)
         await self._apply(SecretRefused(self._services.runtime.now(), secret))
 
     def _patience(self, error: AF10Error, troubles: int) -> float:
         chance = self._services.runtime.chance()
-        pause: float | None = None
-        if error.retryable:
-            asked = error.retry_after if isinstance(error, APIError) else None
-            pause = max(self._services.policy.backoff(troubles, chance), asked or 0.0)
-        elif isinstance(error, BadResponseError):
-            pause = self._services.policy.pause(troubles, chance)
-        if pause is None:
+        if not error.retryable and not isinstance(error, BadResponseError):
             raise _labelled(error, self.key, "redeem")
+        asked = error.retry_after if isinstance(error, APIError) else None
+        pause = max(self._services.policy.backoff(troubles, chance), asked or 0.0)
         logger.info("job %s not redeemed, again in %.1f s: %s", self.key, pause, error)
         return pause
 
@@ -529,14 +557,19 @@ class JobWork:
             listener(event)
 
     def _claim(self) -> None:
-        if self._services.server is not None and not self._is_claimed:
-            self._is_claimed = True
-            self._services.server.claim(self.key, self._saw)
+        self._is_claimed = True
+        if self._services.server is not None and not self._is_listening:
+            self._is_listening = True
+            self._services.server.claim(self.key, self._heard)
 
     def _leave_alone(self) -> None:
-        if self._is_claimed and not self._waiters and self._services.server is not None:
+        if not self._waiters:
             self._is_claimed = False
-            self._services.server.unclaim(self.key, self._saw)
+
+    def _heard(self, record: JobRecord) -> bool:
+        """The callback server shows the record after a callback; whether somebody claims it."""
+        self._saw(record)
+        return self._is_claimed
 
     # -- errors ------------------------------------------------------------------------------------
 
@@ -580,6 +613,8 @@ class JobWork:
             what = f"AF10 did not call back within {seconds:g} s"
         if record.refused:
             what += f" (it refused {len(record.refused)} id(s) that came by callback)"
+        if self._trouble is not None:
+            what += f"; the last trouble was: {self._trouble.message}"
         start = (
             "the job was accepted"
             if record.start_certain

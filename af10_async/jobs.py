@@ -46,6 +46,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     def __init__(self, work: JobWork, *, start_timeout: float, callback_timeout: float) -> None:
         self._work = work
+        work.take()
         self._start_timeout = start_timeout
         self._callback_timeout = callback_timeout
         self._is_used = False
@@ -96,6 +97,8 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
             self._work.listeners.remove(queue.put_nowait)
             waiter.cancel()
             await asyncio.wait([waiter])
+            if not waiter.cancelled():
+                waiter.exception()  # who left early does not want to hear of it
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         self._is_used = True
@@ -107,7 +110,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
     def __del__(self) -> None:
         if not hasattr(self, "_drivers"):
             return
-        if not self._is_used:
+        if not self._is_used and not self._work.is_started:
             warnings.warn(
                 f"job {self.key} ({self._work.title}) was never awaited",
                 RuntimeWarning,
@@ -151,10 +154,11 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         return self._drive(lambda driver: driver.throw(error))
 
     def close(self) -> None:
-        """End the waits that tasks have begun; the job itself lives on."""
+        """End the wait of the current task; those of others, and the job itself, live on."""
         self._is_used = True
-        while self._drivers:
-            self._drivers.popitem()[1].close()
+        driver = self._drivers.pop(asyncio.current_task(), None)
+        if driver is not None:
+            driver.close()
 
     def _drive(self, step: Any) -> Any:
         self._is_used = True

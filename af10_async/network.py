@@ -74,7 +74,10 @@ class PublicOnlyTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, ssl_context: ssl.SSLContext) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context, network_backend=PublicOnlyBackend(), keepalive_expiry=5.0
+            ssl_context=ssl_context,
+            network_backend=PublicOnlyBackend(),
+            max_connections=None,  # who asks for many files at once gets them at once
+            keepalive_expiry=5.0,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -274,7 +274,7 @@ async def test_a_handed_in_client_that_times_out_is_understood(
         with pytest.raises(RequestTimeoutError) as caught:
             await af10.authenticate()
     assert caught.value.step == "authenticate"
-    assert sandbox.count("GET", "/authenticate") == 4
+    assert 1 <= sandbox.count("GET", "/authenticate") <= 4
 
 
 async def test_many_clients_may_share_one_http_client(tls: Tls) -> None:

@@ -295,10 +295,14 @@ class NotReady:
     A token that AF10 has only just given is rarely at fault, so "Not authorized" is about the id.
     """
 
+    reason: APIError | None = field(default=None, compare=False, repr=False)
+
 
 @dataclass(frozen=True, slots=True)
 class NotRedeemable:
     """AF10 refuses this secret for good."""
+
+    reason: APIError | None = field(default=None, compare=False, repr=False)
 
 
 def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotReady | NotRedeemable:
@@ -311,16 +315,16 @@ def read_redeem(reply: Reply, secrets: Collection[str] = ()) -> Payload | NotRea
         value = decipher(reply, secrets)
     except (RateLimitError, ServerError):
         raise
-    except AuthenticationError:
-        return NotReady()
+    except AuthenticationError as error:
+        return NotReady(error)
     except APIError as error:
         if 300 <= error.status < 400:
             raise
         if {str(error.status), str(error.error_code)} & {"404", "408", "409", "425"}:
-            return NotReady()
+            return NotReady(error)
         if error.error_code is None and error.error_message is None:
-            return NotReady()  # a page of something in between, not AF10's own word
-        return NotRedeemable()
+            return NotReady(error)  # a page of something in between, not AF10's own word
+        return NotRedeemable(error)
     if reply.status == 202:
         return NotReady()
     if not isinstance(value, dict) or "data" not in value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,24 @@ async def test_a_genuine_callback_is_kept_and_answered_200(server: CallbackServe
     assert (record.state, record.secrets) == (JobState.CALLED_BACK, (ID,))
 
 
+def tells(what: Callable[[JobRecord], None]) -> Callable[[JobRecord], bool]:
+    """A listener that claims the job."""
+
+    def listener(record: JobRecord) -> bool:
+        what(record)
+        return True
+
+    return listener
+
+
 async def test_nothing_is_answered_before_the_secret_is_kept_and_the_waiter_woken() -> None:
     store = GatedStore()
     events: list[str] = []
     async with running(store=store) as server:
         await store.add(record_of(key_of()))
-        server.claim(key_of(), lambda record: events.append(f"told of {len(record.secrets)}"))
+        server.claim(
+            key_of(), tells(lambda record: events.append(f"told of {len(record.secrets)}"))
+        )
 
         async def wait() -> None:
             record = await store.changed(key_of(), 0)
@@ -88,7 +101,7 @@ async def test_twenty_duplicates_at_once_are_one_change_and_twenty_times_200(
     server: CallbackServer,
 ) -> None:
     told: list[JobRecord] = []
-    server.claim(key_of(), told.append)
+    server.claim(key_of(), tells(told.append))
 
     answers = await asyncio.gather(*(talk(server.port, request(target())) for _ in range(20)))
 
@@ -264,12 +277,13 @@ async def test_a_claimed_job_is_no_orphan_until_it_is_unclaimed() -> None:
     orphans: list[Orphan] = []
     records: list[JobRecord] = []
     async with running(on_orphan=orphans.append) as server:
-        server.claim(key_of(), records.append)
+        listener = tells(records.append)
+        server.claim(key_of(), listener)
         await talk(server.port, request(target(secret=ID)))
         assert (len(records), len(orphans)) == (1, 0)
 
-        server.unclaim(key_of(), records.append)
-        server.unclaim(key_of(), records.append)  # a second time does nothing
+        server.unclaim(key_of(), listener)
+        server.unclaim(key_of(), listener)  # a second time does nothing
         await talk(server.port, request(target(secret=OTHER_ID)))
         await asyncio.sleep(0)
         assert (len(records), len(orphans)) == (1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from af10_async import (
     Orphan,
     RateLimitError,
     RemoteFile,
+    RetryPolicy,
     ServerError,
     UnexpectedPayloadError,
 )
@@ -47,6 +49,36 @@ async def test_a_callback_that_overtakes_the_answer_to_the_post_is_matched(
     await job
     assert [call.status for call in sandbox.jobs[0].callbacks] == [200]
     assert sandbox.count(*POST) == 1
+
+
+async def test_a_busy_answer_after_the_callback_is_not_a_reason_to_post_again(
+    make_client: ClientMaker, sandbox: Sandbox, tls: Tls
+) -> None:
+    """The callback has proven the start, whatever a balancer says afterwards."""
+    answer = b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nRetry-After: 0\r\n\r\n"
+    posts: list[bytes] = []
+    async with make_client() as af10:
+        job = af10.backup_owner()
+
+        async def balancer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            posts.append(await reader.readuntil(b"\r\n\r\n"))
+            url = f"{af10.callback_url}/af10/{job.key}?id=abc"
+            context = ssl.create_default_context(cafile=tls.ca)
+            async with httpx.AsyncClient(verify=context) as caller:
+                assert (await caller.get(url)).status_code == 200
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(balancer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        api_url = f"http://127.0.0.1:{port}"
+        sandbox.faults.add(
+            Fault.status(200, {"token": "t", "api_url": api_url}, on="authenticate", times=None)
+        )
+        async with server:
+            await job.start()
+        assert len(posts) == 1
 
 
 async def test_a_callback_settles_a_post_that_is_never_answered(
@@ -333,17 +365,38 @@ async def test_redeeming_is_tried_again(af10: AF10Client, sandbox: Sandbox, faul
     assert await file.read() == sandbox.archive(sandbox.jobs[0])
 
 
-async def test_redeeming_gives_up_on_lasting_nonsense_and_the_job_lives_on(
+async def test_lasting_nonsense_ends_the_wait_with_its_reason_and_the_job_lives_on(
     af10: AF10Client, sandbox: Sandbox
 ) -> None:
-    job = af10.backup_owner()
+    job = af10.backup_owner(callback_timeout=0.5)
     lasting = Fault.html(on="redeem", times=None)
-    with sandbox.faults.during(lasting), pytest.raises(BadResponseError) as caught:
+    with sandbox.faults.during(lasting), pytest.raises(CallbackTimeoutError) as caught:
         await job
-    assert caught.value.key == job.key
     assert caught.value.step == "redeem"
+    assert isinstance(caught.value.__cause__, BadResponseError)
+    assert "is not JSON" in str(caught.value)
     assert await (await job).read() == sandbox.archive(sandbox.jobs[0])
     assert sandbox.count(*POST) == 1
+
+
+async def test_a_forged_secret_that_af10_chokes_on_does_not_hold_up_the_genuine_one(
+    sandbox: Sandbox, make_client: ClientMaker
+) -> None:
+    """Whatever AF10 says of the made-up id, the genuine one gets its turn."""
+    forged = "3b241101-e2bb-4255-8caf-4136c566a962"
+    for fault in (Fault.status(500, on="redeem"), Fault.html(on="redeem")):
+        sandbox.faults.add(Fault.never(), fault)
+        async with make_client() as af10:
+            job = await af10.backup_owner().start()
+            await sandbox.call_back(sandbox.jobs[-1], secret=forged)
+            await sandbox.call_back(sandbox.jobs[-1])
+            await job
+
+
+async def test_the_reason_why_a_backup_failed_is_told(af10: AF10Client, sandbox: Sandbox) -> None:
+    sandbox.faults.add(Fault.error_in_200(17, "The backup failed: disk full", on="redeem"))
+    with pytest.raises(CallbackTimeoutError, match="The backup failed: disk full"):
+        await af10.backup_owner(callback_timeout=0.3)
 
 
 async def test_a_stale_address_is_asked_for_again(
@@ -455,6 +508,43 @@ async def test_a_job_is_not_found_by_another_account(tls: Tls) -> None:
             with pytest.raises(JobNotFoundError, match="this account has no job"):
                 await second.job(job.key)
             await job
+
+
+async def test_an_orphan_is_not_spoiled_by_the_wrong_account(tls: Tls) -> None:
+    """Nobody knows whose it is, so a refusal of one account drops nothing."""
+    mine, yours = Account(), Account()
+    secret = "the same on every replica"
+    policy = RetryPolicy(first_pause=0.001, longest_pause=0.005)
+    async with Sandbox(callback_ca=tls.ca, accounts=[mine, yours]) as sandbox:
+        sandbox.faults.add(Fault.never())
+
+        def client(account: Account, server: CallbackServer) -> AF10Client:
+            return AF10Client(
+                base_url=sandbox.base_url,
+                api_key=account.api_key,
+                username=account.username,
+                password=account.password,
+                callback_server=server,
+                retries=policy,
+            )
+
+        def new_server(port: int = 0) -> CallbackServer:
+            return CallbackServer(
+                port=port, tls_cert=tls.cert, tls_key=tls.key, callback_secret=secret
+            )
+
+        async with new_server() as server, client(mine, server) as before:
+            key = (await before.backup_owner().start()).key
+            port = server.port
+        async with (
+            new_server(port) as server,
+            client(yours, server) as wrong,
+            client(mine, server) as right,
+        ):
+            await sandbox.call_back(sandbox.jobs[0])
+            with pytest.raises(CallbackTimeoutError):
+                await wrong.job(key, callback_timeout=0.2)
+            await right.job(key)
 
 
 @pytest.mark.parametrize("key", ["", "no key", "A" * 48, "x" * 10_000])

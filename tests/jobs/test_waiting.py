@@ -112,6 +112,24 @@ async def test_the_cancellation_of_one_waiter_does_not_hurt_the_others(
     assert sandbox.count(*POST) == 1
 
 
+async def test_a_waiter_that_comes_while_the_last_one_leaves_sends_nothing_again(
+    af10: AF10Client, sandbox: Sandbox
+) -> None:
+    await af10.authenticate()
+    sandbox.faults.add(Fault.hang(on="start", times=None), Fault.never(times=None))
+    for turns in range(8):
+        job = af10.backup_owner(callback_timeout=0.05)
+        first = asyncio.create_task(job)
+        while len(sandbox.jobs) == turns:
+            await asyncio.sleep(0.001)
+        first.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with pytest.raises(CallbackTimeoutError):
+            await job
+        assert sandbox.count(*POST) == turns + 1
+
+
 async def test_a_cancel_together_with_the_callback_loses_neither(
     af10: AF10Client, sandbox: Sandbox
 ) -> None:
@@ -190,7 +208,8 @@ async def test_start_timeout_before_anything_was_sent_says_so(
 
 async def test_start_says_when_it_is_not_certain(af10: AF10Client, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault.hang(on="start"), Fault.never())
-    job = af10.backup_owner(start_timeout=0.1)
+    await af10.authenticate()
+    job = af10.backup_owner(start_timeout=0.3)
     with pytest.raises(StartTimeoutError, match="it may have started") as caught:
         await job.start()
     assert caught.value.sent is True
@@ -205,11 +224,12 @@ async def test_awaiting_outlives_a_start_that_is_not_certain(
     af10: AF10Client, sandbox: Sandbox
 ) -> None:
     sandbox.faults.add(Fault.hang(on="start"), Fault.never())
-    job = af10.backup_owner(start_timeout=0.05)
+    await af10.authenticate()
+    job = af10.backup_owner(start_timeout=0.3)
     waiter = asyncio.create_task(job)
     while not sandbox.jobs:
         await asyncio.sleep(0.001)
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.35)
     assert not waiter.done()
     await sandbox.call_back(sandbox.jobs[0])
     await waiter
