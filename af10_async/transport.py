@@ -308,7 +308,8 @@ class Transport:
         return httpx.AsyncClient(
             verify=_ssl_context(self._ca_file),
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS),
+            # Each request looks at every idle connection, so keeping many costs more than it saves.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             headers={"user-agent": "af10_async", "accept": "*/*"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             **options,
