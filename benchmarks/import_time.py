@@ -32,9 +32,9 @@ print(perf_counter() - started)
 
 
 def seconds(python: str, statement: str, env: dict[str, str]) -> float:
-    """One import in an interpreter of its own."""
+    """One import in an interpreter of its own; what lies in the current folder does not count."""
     done = subprocess.run(
-        [python, "-c", TIMED.format(statement=statement)],
+        [python, "-P", "-c", TIMED.format(statement=statement)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
