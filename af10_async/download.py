@@ -31,12 +31,14 @@ from .errors import (
 from .partial_file import PartialFile
 from .protocol.addresses import check_file_url, is_private_host
 from .protocol.files import (
+    MAX_ERROR_BYTES,
     MAX_REDIRECTS,
     Busy,
     FileHead,
     Moved,
     NotAFile,
     Stale,
+    read_file_error,
     read_file_head,
 )
 from .protocol.retry import RetryPolicy, parse_retry_after
@@ -270,9 +272,8 @@ class RemoteFile:
                     full, blocks, gathered = blocks, [], 0
                     await _in_thread(functools.partial(partial.write, full))
             name = opened.head.name
-        path = await _in_thread(lambda: partial.finish(blocks, name))
-        meter.tell()
-        return path
+        meter.tell()  # before the name is taken: the handler may raise
+        return await _in_thread(lambda: partial.finish(blocks, name))
 
     async def _read_once(self, limit: int) -> bytes:
         received = bytearray()
@@ -318,7 +319,7 @@ class RemoteFile:
             self._check(route)
             stream = self._fetcher.transport.stream(route.url, trusted=route.is_trusted)
             async with self._labelled(), stream as reply:
-                found = read_file_head(reply.status, reply.headers, route.url)
+                found = await self._read_head(route, reply)
                 match found:
                     case FileHead(ends_clearly=True):
                         yield _Open(found, reply)
@@ -334,6 +335,16 @@ class RemoteFile:
                     case _:
                         assert_never(found)
             await self._reroute(route, found, reply)
+
+    async def _read_head(
+        self, route: _Route, reply: FileReply
+    ) -> FileHead | Moved | Stale | Busy | NotAFile:
+        found = read_file_head(reply.status, reply.headers, route.url)
+        if isinstance(found, FileHead) and found.may_be_error and found.ends_clearly:
+            start = await reply.peek(MAX_ERROR_BYTES)
+            if len(start) < MAX_ERROR_BYTES:
+                return read_file_error(start) or found
+        return found
 
     async def _reroute(self, route: _Route, found: Moved | Stale, reply: FileReply) -> None:
         if isinstance(found, Moved):

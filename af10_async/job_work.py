@@ -7,10 +7,12 @@ the two things that must happen once for all of them (the start, and redeeming) 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
@@ -271,7 +273,10 @@ class JobWork:
                 await self._starting.join()
         except OutOfTime:
             # What may have been sent is waited for: the callback can still prove that it runs.
-            if self.record is None or self._departure.sent is False:
+            may_run = self.record is not None and (
+                self._departure.sent is not False or self.record.start_certain
+            )
+            if not may_run:
                 raise self._start_timeout(timeout) from None
 
     async def _take_up(self) -> None:
@@ -298,7 +303,10 @@ class JobWork:
                 if not isinstance(outcome, _NotStarted):
                     break
                 self._departure = Departure()
-                await self._services.runtime.sleep(await self._pause_or_give_up(outcome, attempt))
+                pause = await self._pause_or_give_up(outcome, attempt)
+                if await self._is_proven_within(pause):
+                    outcome = wire.Started()  # whatever AF10 said, its callback says otherwise
+                    break
         except BaseException as error:
             await self._abandon(error)
             raise
@@ -341,9 +349,15 @@ class JobWork:
         assert server is not None  # the client makes no job to start without one
         webhook_url = server.webhook_url(self.key)
         call = wire.webhook_call(self._order.path, webhook_url, self._order.body)
+        async with self._ended_by_callback():
+            return await self._services.requester.request(call, self._departure)
+
+    @asynccontextmanager
+    async def _ended_by_callback(self) -> AsyncIterator[None]:
+        """Raise `TimeoutError` in the block a moment after a callback has proven the start."""
         try:
             async with asyncio.timeout(None) as self._post_scope:
-                return await self._services.requester.request(call, self._departure)
+                yield
         finally:
             self._post_scope = None
 
@@ -369,20 +383,39 @@ class JobWork:
             await self._apply(Refused(self._services.runtime.now(), error.message))
         raise error
 
+    async def _is_proven_within(self, seconds: float) -> bool:
+        """Sleep, and look whether a callback has proven the start meanwhile, here or elsewhere."""
+        with contextlib.suppress(TimeoutError):
+            async with self._ended_by_callback():
+                await self._services.runtime.sleep(seconds)
+        self._saw(self._not_gone(await self._services.store.get(self.key)))
+        return self._known().start_certain
+
     async def _abandon(self, error: BaseException) -> None:
         """Leave the start: what cannot have been sent is forgotten, what can have been is kept."""
         if isinstance(error, AF10Error):
             _labelled(error, self.key, "start")
         if self.record is None or self.record.is_done:
             return
-        if self._departure.sent is False:
-            self.record = None
-            self.history.clear()
-            await self._services.store.remove(self.key)
+        is_unsent = self._departure.sent is False and not self._known().start_certain
+        if is_unsent and await self._forget():
             return
         self._is_started = True
+        if self._known().start_certain:
+            return  # a callback came in between: it is kept, and there is nothing left to send
         self._doubt = error if isinstance(error, AF10Error) else None
         logger.warning("job %s: the start was abandoned; AF10 may have started it", self.key)
+
+    async def _forget(self) -> bool:
+        """Take the record back, unless a callback has come for it."""
+        if not await self._services.store.remove(self.key, self._known().version):
+            record = await self._services.store.get(self.key)
+            if record is not None:
+                self._saw(record)
+                return False
+        self.record = None
+        self.history.clear()
+        return True
 
     async def _settle(self, outcome: wire.Started | wire.Finished | wire.Unclear) -> None:
         self._is_started = True

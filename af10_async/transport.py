@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -164,9 +164,32 @@ class FileReply:
     headers: dict[str, str]
     _response: Any
     _what: str
+    _seen: list[bytes] = field(default_factory=list, repr=False)
+    _rest: AsyncGenerator[bytes, None] | None = None
+
+    async def peek(self, limit: int) -> bytes:
+        """The first bytes of the body, `limit` or more of them unless it is shorter."""
+        self._rest = self._read()
+        async for chunk in self._rest:
+            self._seen.append(chunk)
+            if sum(map(len, self._seen)) >= limit:
+                break
+        return b"".join(self._seen)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The raw bytes of the body as they come."""
+        """The raw bytes of the body as they come; once."""
+        async with aclosing(self._rest or self._read()) as rest:
+            for chunk in self._seen:
+                yield chunk
+            async for chunk in rest:
+                yield chunk
+
+    async def close(self) -> None:
+        """Let go of what was peeked at and not read on."""
+        if self._rest is not None:
+            await self._rest.aclose()
+
+    async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
             async with aclosing(self._response.aiter_raw()) as chunks:
                 async for chunk in chunks:
@@ -224,7 +247,7 @@ class Transport:
         departure = departure or Departure()
         started = self._runtime.monotonic()
         try:
-            async with asyncio.timeout(timeout), self._slots:
+            async with self._slots, asyncio.timeout(timeout):
                 # Our own client tells of its progress when asked to; another one may not.
                 departure.sent = None if self._handed_in or not _is_traced(call) else False
                 reply = await self._exchange(call, base_url, headers, departure)
@@ -275,9 +298,11 @@ class Transport:
         client = self._client if trusted or self._handed_in else self._for_public_addresses()
         async with self._slots:
             response = await self._open(client, "GET", url, {}, what, Departure())
+        reply = FileReply(response.status_code, _lower(response.headers), response, what)
         try:
-            yield FileReply(response.status_code, _lower(response.headers), response, what)
+            yield reply
         finally:
+            await reply.close()
             await response.aclose()
 
     async def _open(

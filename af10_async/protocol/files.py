@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 MAX_NAME_BYTES = 200
 """Longest file name, in bytes, with room left for the partial file's suffix (limit: 255)."""
 MAX_REDIRECTS = 5
+MAX_ERROR_BYTES = 64 * 1024
+"""A body that is not smaller than this is taken for the file without another look."""
 FALLBACK_NAME = "download"
 
 _DEVICE_NAMES = re.compile(
@@ -32,6 +35,8 @@ class FileHead:
     """Whether a cut can be told from the end: by a length, or by chunked encoding."""
     name: str
     """One safe path component."""
+    may_be_error: bool = field(default=False, compare=False)
+    """Whether it is small text, which may be AF10's error message instead of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,36 @@ def read_file_head(
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
         return NotAFile("its Content-Length is nonsense")
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    known = None if length is None or chunked else int(length)
+    kind = headers.get("content-type", "").split(";")[0].strip().lower()
     return FileHead(
-        length=None if length is None or chunked else int(length),
+        length=known,
         ends_clearly=chunked or length is not None,
         name=file_name(headers.get("content-disposition"), url),
+        may_be_error=(known is None or known < MAX_ERROR_BYTES)
+        and (kind in ("", "text/plain") or "json" in kind),
     )
+
+
+def read_file_error(body: bytes) -> Stale | Busy | NotAFile | None:
+    """What the whole body means when it is AF10's error message, which can come with HTTP 200 (P).
+
+    None when it is not one.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or value.get("errorCode") in (None, "", 0):
+        return None
+    code = str(value["errorCode"]).partition(".")[0]
+    if code in ("401", "403", "404", "410"):
+        return Stale()
+    if "not authorized" in str(value.get("errorMessage")).lower():
+        return Stale()
+    if code == "429" or re.fullmatch("5[0-9]{2}", code):
+        return Busy()
+    return NotAFile("it is an error message of AF10")
 
 
 def file_name(content_disposition: str | None, url: str) -> str:

@@ -42,8 +42,9 @@ class Store(Protocol):
         """Keep the record of an orphan, or add its secret to the record that came in between."""
         ...
 
-    async def remove(self, key: str) -> None:
-        """Forget the record under `key`, if there is one."""
+    async def remove(self, key: str, version: int) -> bool:
+        """Forget the record under `key` if it is still at `version`; whether it was."""
+        ...
 
     async def changed(self, key: str, version: int) -> JobRecord | None:
         """Wait until the record under `key` is no longer at `version`, and return it.

@@ -68,10 +68,14 @@ class MemoryStore:
         self._put(record)
         return Transition(record, Effect.CHANGED)
 
-    async def remove(self, key: str) -> None:
-        """Forget the record under `key`, if there is one."""
-        if self._records.pop(key, None) is not None:
-            self._wake(key)
+    async def remove(self, key: str, version: int) -> bool:
+        """Forget the record under `key` if it is still at `version`; whether it was."""
+        record = self._records.get(key)
+        if record is None or record.version != version:
+            return False
+        del self._records[key]
+        self._wake(key)
+        return True
 
     async def changed(self, key: str, version: int) -> JobRecord | None:
         """Wait until the record under `key` is no longer at `version`, and return it."""

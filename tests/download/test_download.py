@@ -243,6 +243,46 @@ async def test_a_passing_fault_is_got_over(
     assert await file.read() == sandbox.archive(sandbox.jobs[0])
 
 
+@pytest.mark.parametrize("way", ["save", "read", "iterate"])
+async def test_an_error_of_af10_with_http_200_is_not_the_file(
+    af10: AF10Client, sandbox: Sandbox, tmp_path: Path, way: str
+) -> None:
+    sandbox.faults.add(Fault.error_in_200(17, "No such backup", on="file", times=None))
+    file = await af10.backup_owner()
+    with pytest.raises(DownloadRefusedError, match="an error message of AF10"):
+        match way:
+            case "save":
+                await file.save(tmp_path)
+            case "read":
+                await file.read()
+            case _:
+                async for _ in file:
+                    pass
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_not_authorized_with_http_200_asks_for_a_fresh_address(
+    af10: AF10Client, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.faults.add(Fault.error_in_200(401, "Not authorized", on="file"))
+    saved = await (await af10.backup_owner()).save(tmp_path)
+    assert saved.sha256 == sandbox.archive_sha256(sandbox.jobs[0])
+    assert sandbox.count("GET", "/webhook") == 2
+
+
+async def test_a_file_that_is_json_itself_arrives_whole(af10: AF10Client) -> None:
+    for body in (b'{"rows": [1, 2]}', b"[]", b"{" + b" " * 70_000 + b"}"):
+        answer = ok(body, f"Content-Length: {len(body)}", "Content-Type: application/json")
+        async with served(answer) as url:
+            assert await af10.file(url).read() == body
+            assert b"".join([chunk async for chunk in af10.file(url)]) == body
+        size = f"{len(body):x}\r\n".encode()
+        chunked = size + body + b"\r\n0\r\n\r\n"
+        answer = ok(chunked, "Transfer-Encoding: chunked", "Content-Type: application/json")
+        async with served(answer) as url:
+            assert await af10.file(url).read() == body
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -334,6 +334,32 @@ async def test_a_busy_af10_is_asked_again(
     assert len(sandbox.jobs) == 1
 
 
+async def test_a_callback_in_the_pause_after_a_busy_answer_proves_the_start(
+    make_client: ClientMaker, sandbox: Sandbox
+) -> None:
+    """AF10 started it and said "too many requests" all the same: it is not asked again."""
+    sandbox.faults.add(Fault.status(429, on="start", after=True))
+    async with make_client(retries=RetryPolicy(first_pause=0.5)) as af10:
+        await af10.backup_owner()
+    assert sandbox.count(*POST) == len(sandbox.jobs) == 1
+
+
+async def test_a_callback_in_that_pause_outlives_the_cancellation_of_its_waiter(
+    make_client: ClientMaker, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault.status(429, on="start", after=True))
+    async with make_client(retries=RetryPolicy(first_pause=60)) as af10:
+        job = af10.backup_owner()
+        waiter = asyncio.create_task(job)
+        while not sandbox.jobs or not sandbox.jobs[0].callbacks:
+            await asyncio.sleep(0.001)
+        assert job.state is JobState.CALLED_BACK
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        assert await (await job).read() == sandbox.archive(sandbox.jobs[0])
+    assert sandbox.count(*POST) == 1
+
+
 async def test_an_absurd_wait_is_an_error_at_once(af10: AF10Client, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault.rate_limited("1000000000", on="start"))
     with pytest.raises(RateLimitError) as caught:

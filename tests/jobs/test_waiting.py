@@ -118,7 +118,7 @@ async def test_a_waiter_that_comes_while_the_last_one_leaves_sends_nothing_again
     await af10.authenticate()
     sandbox.faults.add(Fault.hang(on="start", times=None), Fault.never(times=None))
     for turns in range(8):
-        job = af10.backup_owner(callback_timeout=0.05)
+        job = af10.backup_owner(start_timeout=0.2, callback_timeout=0.05)
         first = asyncio.create_task(job)
         while len(sandbox.jobs) == turns:
             await asyncio.sleep(0.001)

@@ -169,10 +169,20 @@ async def test_an_orphan_whose_record_came_in_between_gives_it_its_secret(store:
 
 async def test_a_removed_record_is_gone_and_removing_it_again_does_nothing(store: Store) -> None:
     await store.add(record_of())
-    await store.remove(KEY)
-    await store.remove(KEY)
+    assert await store.remove(KEY, 0)
+    assert not await store.remove(KEY, 0)
     assert await store.get(KEY) is None
     await store.add(record_of())  # its key is free again
+
+
+async def test_a_record_that_has_changed_meanwhile_is_not_removed(store: Store) -> None:
+    """Else a callback that came in between would be lost."""
+    await store.add(record_of())
+    await store.apply(KEY, CalledBack(1.0, "secret"))
+    assert not await store.remove(KEY, 0)
+    kept = await store.get(KEY)
+    assert kept is not None
+    assert kept.secrets == ("secret",)
 
 
 async def test_unfinished_lists_one_accounts_jobs_that_something_can_still_come_of(
@@ -202,7 +212,7 @@ async def test_unfinished_may_be_left_early_and_changed_meanwhile(store: Store) 
     for number in range(5):
         await store.add(record_of(f"{number}"))
     async for record in store.unfinished(ACCOUNT):
-        await store.remove(record.key)
+        await store.remove(record.key, record.version)
     assert await keys_of(store, ACCOUNT) == set()
 
 
@@ -284,7 +294,7 @@ async def test_every_waiter_is_woken_by_a_change_and_by_nothing_else(store: Stor
     assert await asyncio.gather(*waiters) == [transition.record] * 3
     assert not other.done()
 
-    await store.remove(OTHER_KEY)
+    assert await store.remove(OTHER_KEY, 0)
     assert await other is None
 
 
@@ -426,10 +436,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.run(self.store.add_orphan(found)) == expected
         self.model[key] = expected.record
 
-    @rule(key=KEYS)
-    def remove(self, key: str) -> None:
-        self.run(self.store.remove(key))
-        self.model.pop(key, None)
+    @rule(key=KEYS, behind=st.sampled_from([0, 0, 1]))
+    def remove(self, key: str, behind: int) -> None:
+        known = self.model.get(key)
+        version = known.version - behind if known else 0
+        is_there = known is not None and behind == 0
+        assert self.run(self.store.remove(key, version)) is is_there
+        if is_there:
+            del self.model[key]
 
     @rule(key=KEYS, behind=st.sampled_from([0, 0, 0, 1]))
     def wait(self, key: str, behind: int) -> None:
