@@ -41,6 +41,8 @@ STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
 _KEEP_ALIVE_SECONDS = 15.0
 _SHUTDOWN_SECONDS = 5.0
+_GOODBYE_SECONDS = 0.5
+"""Seconds that a peer has to answer the end of its TLS connection."""
 _BODIES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 
 
@@ -87,6 +89,31 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """The low-level server: every request, whatever its target, goes to one handler."""
 
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(handler)
+        self._open: set[web.RequestHandler] = set()
+        self._all_gone = asyncio.Event()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Remember it: aiohttp forgets a connection before its TLS has ended."""
+        super().connection_made(handler, transport)
+        self._open.add(handler)
+        self._all_gone.clear()
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Forget it."""
+        super().connection_lost(handler, exc)
+        self._open.discard(handler)
+        if not self._open:
+            self._all_gone.set()
+
+    async def gone(self) -> None:
+        """Wait until no connection is left. The TLS shutdown of each has a time limit."""
+        if self._open:
+            await self._all_gone.wait()
+
     def __call__(self) -> web.RequestHandler:
         return _Connection(
             self,
@@ -99,6 +126,21 @@ class _Server(web.Server):
             max_field_size=4096,
             max_headers=64,
             auto_decompress=False,
+        )
+
+
+class _Site(web.TCPSite):
+    async def start(self) -> None:
+        """As TCPSite does, which cannot be told how long TLS may take to end (30 s)."""
+        await web.BaseSite.start(self)
+        assert self._runner.server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._runner.server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_shutdown_timeout=_GOODBYE_SECONDS if self._ssl_context else None,
         )
 
 
@@ -184,7 +226,10 @@ class CallbackServer:
             return
         try:
             # Requests under way are finished and recorded first; then those who wait are told.
+            server = runner.server
             await runner.cleanup()
+            if isinstance(server, _Server):
+                await server.gone()
         finally:
             for interrupt in list(self._interruptions):
                 interrupt()
@@ -223,7 +268,7 @@ class CallbackServer:
     async def _listen(self) -> web.ServerRunner:
         runner = web.ServerRunner(_Server(self._handle), shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
-        site = web.TCPSite(runner, self._host, self._port, ssl_context=self._tls)
+        site = _Site(runner, self._host, self._port, ssl_context=self._tls)
         try:
             await site.start()
         except OSError as error:

@@ -18,7 +18,7 @@ from .auth import Authenticator, Session
 from .callback_server import CallbackServer, Orphan, OrphanHandler
 from .download import Fetcher, RemoteFile
 from .errors import ClosedError, ConfigurationError
-from .job_work import JobWork, Order, Services
+from .job_work import FileMaker, JobWork, Order, Services
 from .jobs import Job
 from .protocol import keys, wire
 from .protocol.addresses import is_private_host
@@ -79,7 +79,8 @@ class AF10Client:
             replaces the six arguments from `public_url` to `tls_key`, `callback_secret` and
             `store`, and is left running.
         http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of your own; it is used for
-            everything and left open. Its own proxies, certificates and limits then count.
+            everything and left open. Its own proxies, certificates and limits then count, and the
+            addresses that the names of files lead to are not checked.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
             living job claims; `job(orphan.key)` takes it up.
         start_timeout: Seconds for AF10 to accept a job.
@@ -233,10 +234,20 @@ class AF10Client:
         if server is None and (self._settings.public_url or self._settings.tls_cert):
             server = await stack.enter_async_context(self._make_server())
         if server is not None:
+            self._warn_of_unreachable(server)
             on_orphan = self._orphan_handler()
             server.attach(jobs.interrupt, on_orphan)
             stack.callback(server.detach, jobs.interrupt, on_orphan)
         return server
+
+    def _warn_of_unreachable(self, server: CallbackServer) -> None:
+        """Not an error: in tests, something on this machine may play a public AF10."""
+        host = urlsplit(server.public_url).hostname or ""
+        if is_private_host(host) and not self._is_near():
+            logger.warning(
+                "AF10 is told to call back to %s, which is no public address: set AF10_PUBLIC_URL",
+                server.public_url,
+            )
 
     def _orphan_handler(self) -> OrphanHandler | None:
         handler, account = self._on_orphan, self._account()
@@ -358,7 +369,11 @@ class AF10Client:
             JobNotFoundError: this account has no such job; or it expired long ago.
         """
         parts = self._open_parts()
-        work = self._works.get(key) or self._work(parts, key, None, download_timeout)
+        work = self._works.get(key)
+        if work is None:
+            work = self._work(parts, key, None, download_timeout)
+        elif download_timeout is not None:
+            work.make_files_with(self._file_maker(parts, download_timeout))
         return self._handle(work, None, callback_timeout)
 
     def file(self, url: str, *, download_timeout: float | None = None) -> RemoteFile:
@@ -371,6 +386,11 @@ class AF10Client:
     def _work(
         self, parts: _Parts, key: str, order: Order | None, download_timeout: float | None
     ) -> JobWork:
+        work = JobWork(parts.services, key, order, self._file_maker(parts, download_timeout))
+        self._works[key] = work
+        return work
+
+    def _file_maker(self, parts: _Parts, download_timeout: float | None) -> FileMaker:
         seconds = self._download_seconds(download_timeout)
 
         def make_file(url: str, key: str, refresh: Callable[[], Awaitable[str | None]]) -> object:
@@ -383,9 +403,7 @@ class AF10Client:
                 refresh=refresh,
             )
 
-        work = JobWork(parts.services, key, order, make_file)
-        self._works[key] = work
-        return work
+        return make_file
 
     def _handle(
         self, work: JobWork, start_timeout: float | None, callback_timeout: float | None
@@ -400,9 +418,12 @@ class AF10Client:
         return _seconds("download_timeout", given, self._download_timeout)
 
     def _trusts_private_files(self) -> bool:
+        return self._allow_private_files or self._is_near()
+
+    def _is_near(self) -> bool:
+        """Whether AF10 is at a private address, as the sandbox is."""
         base = urlsplit(self._settings.base_url)
-        is_private = base.scheme == "http" or is_private_host(base.hostname or "")
-        return self._allow_private_files or is_private
+        return base.scheme == "http" or is_private_host(base.hostname or "")
 
 
 class _Requester:

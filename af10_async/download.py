@@ -226,7 +226,7 @@ class RemoteFile:
                     attempt += 1
                     await self._pause_or_give_up(error, attempt)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """Its bytes as they come. A cut raises, so what came before it is not the whole file."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._timeout

@@ -22,6 +22,7 @@ from .errors import (
     APIError,
     BadResponseError,
     CallbackTimeoutError,
+    ClosedError,
     JobError,
     JobExpiredError,
     JobInterruptedError,
@@ -31,6 +32,7 @@ from .errors import (
 )
 from .protocol import wire
 from .protocol.lifecycle import (
+    MAX_SECRETS,
     Accepted,
     Event,
     JobRecord,
@@ -40,7 +42,7 @@ from .protocol.lifecycle import (
     Refused,
     SecretRefused,
 )
-from .protocol.retry import RetryPolicy
+from .protocol.retry import MAX_RETRY_AFTER, RetryPolicy
 from .runtime import Runtime
 from .single_flight import SingleFlight
 from .stores import Store
@@ -54,7 +56,7 @@ JOB_LIFETIME = 7 * 24 * 3600.0
 EARLY_CALLBACK_GRACE = 1.0
 """Seconds that the answer to the POST may still take when the callback has overtaken it."""
 REDEEM_TRIES = 8
-"""How often an id that AF10 does not know (yet) is tried, about a minute with the usual pauses."""
+"""How often an id that AF10 does not know (yet) is tried before it may make room for others."""
 _LATE = 0.05
 _LONGEST_GRACE = 5.0
 
@@ -229,6 +231,11 @@ class JobWork:
             )
         return payload
 
+    def make_files_with(self, make_file: FileMaker) -> None:
+        """From now on the result, when it is a file, is made by this."""
+        self._make_file = make_file
+        self._file = None
+
     @property
     def is_started(self) -> bool:
         """Whether the request has left, for certain or perhaps."""
@@ -297,6 +304,7 @@ class JobWork:
         try:
             while True:
                 await self._services.requester.session()
+                self._ensure_listening()
                 await self._register()
                 attempt += 1
                 outcome = await self._post()
@@ -311,6 +319,11 @@ class JobWork:
             await self._abandon(error)
             raise
         await self._settle(outcome)
+
+    def _ensure_listening(self) -> None:
+        """Start nothing whose callback would find nobody."""
+        if self._services.server is None or not self._services.server.is_running:
+            raise ClosedError("the callback server is closed, or closing", sent=False)
 
     async def _register(self) -> None:
         if self.record is not None:
@@ -512,7 +525,9 @@ class JobWork:
         """Drop what was tried often enough; the pause for what is left."""
         pauses = [0.0]
         for secret in self._known().secrets:
-            if tries[secret] >= REDEEM_TRIES:
+            # An id that AF10 does not know may be known later: it goes only when room is needed.
+            is_crowded = len(self._known().secrets) > MAX_SECRETS // 2
+            if is_crowded and tries[secret] >= REDEEM_TRIES:
                 await self._drop(secret)
             if tries[secret] and secret in self._known().secrets:
                 chance = self._services.runtime.chance()
@@ -529,8 +544,10 @@ class JobWork:
         chance = self._services.runtime.chance()
         if not error.retryable and not isinstance(error, BadResponseError):
             raise _labelled(error, self.key, "redeem")
-        asked = error.retry_after if isinstance(error, APIError) else None
-        pause = max(self._services.policy.backoff(troubles, chance), asked or 0.0)
+        asked = (error.retry_after if isinstance(error, APIError) else None) or 0.0
+        if asked > MAX_RETRY_AFTER:
+            raise _labelled(error, self.key, "redeem")
+        pause = max(self._services.policy.backoff(troubles, chance), asked)
         logger.info("job %s not redeemed, again in %.1f s: %s", self.key, pause, error)
         return pause
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -76,7 +76,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         await self._work.start(self._start_timeout)
         return self
 
-    async def events(self) -> AsyncIterator[JobEvent]:
+    async def events(self) -> AsyncGenerator[JobEvent, None]:
         """Each step of the job's life, from its first to its last, as it happens.
 
         Listening is a way of waiting: it starts the job, and drives it on, as `await job` would,
@@ -156,7 +156,11 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
     def close(self) -> None:
         """End the wait of the current task; those of others, and the job itself, live on."""
         self._is_used = True
-        driver = self._drivers.pop(asyncio.current_task(), None)
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return  # outside a loop nobody waits
+        driver = self._drivers.pop(task, None)
         if driver is not None:
             driver.close()
 

@@ -88,12 +88,19 @@ class PartialFile:
         name = self._wanted or server_name
         try:
             os.fsync(self._file)
-            taken = self._take_name(name, numbered=self._wanted is None)
-            self._flush_folder()
+            path = self._folder / self._take_name(name, numbered=self._wanted is None)
         except (OSError, ValueError) as error:
             raise save_error(error, self._folder / name) from None
+        try:
+            self._flush_folder()
+        except OSError as error:
+            raise SaveError(
+                f"{path} is there and whole, but its folder could not be flushed to disk"
+                f" ({error.strerror}), so it may be gone after a power failure",
+                step="save",
+            ) from None
         self._close()
-        return self._folder / taken
+        return path
 
     def discard(self) -> None:
         """Leave nothing behind. Does nothing after `finish`."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from .errors import ClosedError
+
 
 class WaitEnded(Exception):  # noqa: N818 - not an error by itself: the waiter makes one of it
     """A wait is over without what was waited for."""
@@ -21,12 +23,13 @@ class Interrupted(WaitEnded):
 
 
 class Waits:
-    """The waits of one client that end when something of it closes."""
+    """The waits of one client, all in one event loop, that end when something of it closes."""
 
     def __init__(self) -> None:
         self._scopes: set[asyncio.Timeout] = set()
         self._drained = asyncio.Event()
         self._is_closed = False
+        self._loop = asyncio.get_running_loop()
 
     @property
     def is_closed(self) -> bool:
@@ -37,8 +40,11 @@ class Waits:
     async def limit(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
         """Let the block take so many seconds (`math.inf`: for ever).
 
-        Raises `OutOfTime` when it takes longer and `Interrupted` when `interrupt` is called.
+        Raises `OutOfTime` when it takes longer, `Interrupted` when `interrupt` is called, and
+        `ClosedError` in another loop.
         """
+        if self._loop is not asyncio.get_running_loop():
+            raise ClosedError("the client belongs to the event loop that entered it", sent=False)
         if self._is_closed:
             raise Interrupted
         scope = asyncio.timeout(None if seconds == math.inf else max(0.0, seconds))

@@ -187,6 +187,13 @@ async def test_a_post_that_cannot_have_left_is_repeated(
     assert post.call_count == 3
 
 
+async def test_a_loopback_webhook_for_a_public_af10_is_warned_of(
+    router: Any, mocked: ClientMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with mocked():
+        assert "set AF10_PUBLIC_URL" in caplog.text
+
+
 async def test_api_url_is_adopted_unless_it_is_unsafe(router: Any, mocked: ClientMaker) -> None:
     router.get(f"{BASE}/authenticate").respond(json={"token": "t", "api_url": "http://10.0.0.1"})
     async with mocked() as af10:

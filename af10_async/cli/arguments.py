@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import ConfigurationError
@@ -22,6 +23,10 @@ class UsageError(ConfigurationError):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # `--js` must not mean `--json` here and something else where errors are printed.
+        super().__init__(**{"allow_abbrev": False} | options)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
@@ -83,7 +88,7 @@ def _add_sandbox(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     sandbox.add_argument(
         "--callback-ca",
-        type=_readable_file,
+        type=_certificates,
         metavar="PEM",
         help="trusted, beside the system's, when it calls an https webhook",
     )
@@ -128,8 +133,10 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _readable_file(text: str) -> Path:
+def _certificates(text: str) -> Path:
     path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a PEM file of certificates") from None
     return path

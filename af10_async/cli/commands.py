@@ -125,6 +125,8 @@ def _prepared(out: Path) -> Path:
     """Find out before anything is sent whether the file can be saved."""
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigurationError(f"--out {out} cannot be used: it is no folder") from None
     except OSError as error:
         raise ConfigurationError(f"--out {out} cannot be used: {error.strerror}") from None
     if not os.access(out, os.W_OK | os.X_OK):

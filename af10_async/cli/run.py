@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -27,6 +28,22 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Context], Awaitable[None]]] =
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name, and return its exit code."""
+    if sys.stdout is None:  # it was closed before we began
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - as long as the process
+    try:
+        return _run(arguments)
+    except AF10Error:
+        raise
+    except OSError as error:
+        # Nobody reads any more, or what is written to is full. Without the null device, Python
+        # would complain once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            PeopleOutput().error(type(error).__name__, f"cannot write: {error}", None, REFUSED)
+        return REFUSED
+
+
+def _run(arguments: Sequence[str]) -> int:
     context = Context(JsonOutput() if "--json" in arguments else PeopleOutput())
     try:
         parsed = parse(arguments)
@@ -39,10 +56,6 @@ def run(arguments: Sequence[str]) -> int:
             text += f"; AF10 may go on with the job [job {context.key}]"
         context.output.error("KeyboardInterrupt", text, context.key, INTERRUPTED)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads any more; without this, Python would complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return REFUSED
     except AF10Error as error:
         code = exit_code(error)
         context.output.error(type(error).__name__, str(error), error.key, code)
@@ -62,5 +75,6 @@ def exit_code(error: AF10Error) -> int:
 async def _cancelled_by_sigterm(command: Awaitable[None]) -> None:
     task = asyncio.current_task()
     assert task is not None  # this is a coroutine
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(NotImplementedError):  # Windows has no such thing
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await command

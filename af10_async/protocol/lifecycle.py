@@ -193,7 +193,7 @@ def _accepted(record: JobRecord) -> JobRecord | Effect:
 
 
 def _called_back(record: JobRecord, secret: str) -> JobRecord | Effect:
-    if secret in record.secrets or secret in record.refused:
+    if secret in record.secrets:
         return Effect.UNCHANGED
     if record.state is JobState.READY:
         return Effect.UNCHANGED  # the payload is here: whoever comes now is late or forged
@@ -205,6 +205,8 @@ def _called_back(record: JobRecord, secret: str) -> JobRecord | Effect:
         state=JobState.CALLED_BACK,
         start_certain=True,
         secrets=(*record.secrets, secret),
+        # One that was refused and comes again may be good by now.
+        refused=tuple(each for each in record.refused if each != secret),
         failure=None,
     )
 

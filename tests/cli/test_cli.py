@@ -280,6 +280,8 @@ async def test_the_sandboxes_port_may_be_taken(sandbox: Sandbox) -> None:
         ["sandbox", "--file-size", "big"],
         ["sandbox", "--job-seconds", "-1"],
         ["sandbox", "--callback-ca", "no such file"],
+        ["sandbox", "--callback-ca", __file__],
+        ["demo", "--js"],
     ],
 )
 def test_wrong_words_are_a_usage_error(arguments: list[str]) -> None:
@@ -307,6 +309,23 @@ async def test_nobody_reading_is_no_traceback(tmp_path: Path) -> None:
     out, err = await process.communicate()
     assert json.loads(out)["event"] == "sandbox"
     assert err == b""
+
+
+async def test_a_full_stdout_is_one_sentence(tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m af10_async demo --json --out {tmp_path} > /dev/full"
+    process = await asyncio.create_subprocess_shell(shell, stderr=PIPE)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().startswith("error: cannot write")
+    assert len(err.splitlines()) == 1
+
+
+async def test_a_closed_stdout_is_no_traceback(tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m af10_async demo --json --out {tmp_path} >&-"
+    process = await asyncio.create_subprocess_shell(shell, stderr=PIPE)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ async def test_leaving_the_events_early_leaves_nothing_behind(
     events = job.events()
     first = await anext(events)
     assert first.state is JobState.REGISTERED
-    await events.aclose()  # type: ignore[attr-defined]
+    await events.aclose()
 
 
 async def test_a_key_picks_the_job_up_again(af10: AF10Client, sandbox: Sandbox) -> None:

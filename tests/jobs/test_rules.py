@@ -147,27 +147,74 @@ async def test_a_malformed_callback_is_a_bad_request(
     assert job.state is JobState.ACCEPTED
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+FORGED = "3b241101-e2bb-4255-8caf-4136c566a962"
+
+
+@pytest.mark.parametrize("status", [400, 410])
 async def test_a_refused_secret_is_dropped_and_the_job_keeps_waiting(
     af10: AF10Client, sandbox: Sandbox, status: int
 ) -> None:
-    sandbox.faults.add(
-        Fault.never(),
-        Fault.refused_secret(status, times=16),  # a token renewal doubles the 401s
-    )
-    job = af10.backup_owner()
+    sandbox.faults.add(Fault.never(), Fault.refused_secret(status))
+    job = await af10.backup_owner().start()
     waiter = asyncio.create_task(job)
-    await job.start()
-    forged = "3b241101-e2bb-4255-8caf-4136c566a962"
-    assert await sandbox.call_back(sandbox.jobs[0], secret=forged) == 200
-    async for event in job.events():
-        if event.state is JobState.CALLED_BACK:
-            break
+    assert await sandbox.call_back(sandbox.jobs[0], secret=FORGED) == 200
+    while job.state is not JobState.CALLED_BACK:
+        await asyncio.sleep(0)
     while job.state is JobState.CALLED_BACK:
         await asyncio.sleep(0.001)
     assert job.state is JobState.ACCEPTED
+    assert await sandbox.call_back(sandbox.jobs[0]) == 200
+    await waiter
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 425])
+async def test_a_secret_that_af10_does_not_know_does_not_hold_up_the_genuine_one(
+    af10: AF10Client, sandbox: Sandbox, status: int
+) -> None:
+    sandbox.faults.add(Fault.never(), Fault.refused_secret(status, times=30))
+    job = await af10.backup_owner().start()
+    waiter = asyncio.create_task(job)
+    assert await sandbox.call_back(sandbox.jobs[0], secret=FORGED) == 200
+    while sandbox.count(*REDEEM) < 12:
+        await asyncio.sleep(0.001)
     sandbox.faults.clear()
     assert await sandbox.call_back(sandbox.jobs[0]) == 200
+    await waiter
+
+
+async def test_a_genuine_secret_that_af10_forgot_for_a_while_is_not_given_up(
+    af10: AF10Client, sandbox: Sandbox
+) -> None:
+    forgetful = Fault.refused_secret(404, times=None)
+    with sandbox.faults.during(forgetful), pytest.raises(CallbackTimeoutError):
+        await (job := af10.backup_owner(callback_timeout=0.3))
+    assert sandbox.count(*REDEEM) > 8
+    await job
+
+
+async def test_a_refused_secret_that_comes_again_is_tried_again(
+    af10: AF10Client, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault.refused_secret(410))
+    job = af10.backup_owner(callback_timeout=0.3)
+    with pytest.raises(CallbackTimeoutError):
+        await job
+    assert await sandbox.call_back(sandbox.jobs[0]) == 200
+    await job
+
+
+async def test_made_up_secrets_make_room_for_the_genuine_one(
+    af10: AF10Client, sandbox: Sandbox
+) -> None:
+    """As many as are kept, and then the genuine one."""
+    sandbox.faults.add(Fault.never())
+    job = await af10.backup_owner().start()
+    for number in range(8):
+        assert await sandbox.call_back(sandbox.jobs[0], secret=f"made-up-{number}") == 200
+    assert await sandbox.call_back(sandbox.jobs[0]) == 503
+    waiter = asyncio.create_task(job)
+    while await sandbox.call_back(sandbox.jobs[0]) == 503:
+        await asyncio.sleep(0.001)
     await waiter
 
 
@@ -409,12 +456,11 @@ async def test_a_forged_secret_that_af10_chokes_on_does_not_hold_up_the_genuine_
     sandbox: Sandbox, make_client: ClientMaker
 ) -> None:
     """Whatever AF10 says of the made-up id, the genuine one gets its turn."""
-    forged = "3b241101-e2bb-4255-8caf-4136c566a962"
     for fault in (Fault.status(500, on="redeem"), Fault.html(on="redeem")):
         sandbox.faults.add(Fault.never(), fault)
         async with make_client() as af10:
             job = await af10.backup_owner().start()
-            await sandbox.call_back(sandbox.jobs[-1], secret=forged)
+            await sandbox.call_back(sandbox.jobs[-1], secret=FORGED)
             await sandbox.call_back(sandbox.jobs[-1])
             await job
 

@@ -409,6 +409,87 @@ async def test_another_loop_or_thread_gets_a_clear_error(af10: AF10Client) -> No
     ] * 2
 
 
+async def test_a_job_and_a_file_of_another_loop_get_a_clear_error(
+    af10: AF10Client, sandbox: Sandbox
+) -> None:
+    """Nothing is sent, and the client is as good as before."""
+    file = await af10.backup_owner()
+    job = af10.backup_owner()
+    posts = sandbox.count(*POST)
+
+    async def wait() -> None:
+        await job
+
+    async def start() -> None:
+        await job.start()
+
+    async def read() -> None:
+        await file.read()
+
+    for use in (wait, start, read):
+        with pytest.raises(ClosedError, match="event loop that entered it"):
+            await asyncio.to_thread(asyncio.run, use())
+    assert sandbox.count(*POST) == posts
+    await job
+
+
+async def test_nothing_is_started_while_the_client_closes(
+    make_client: ClientMaker, sandbox: Sandbox
+) -> None:
+    """Its callback would find nobody."""
+    sandbox.faults.add(Fault.slow(0.05, on="authenticate"))
+    client = make_client()
+    await client.__aenter__()
+    job = client.backup_owner()
+    starting = asyncio.create_task(job.start())
+    await reached("authenticating", sandbox)
+    await client.__aexit__(None, None, None)
+    with pytest.raises((ClosedError, JobInterruptedError)):
+        await starting
+    with pytest.raises((ClosedError, JobInterruptedError)):
+        await job
+    assert sandbox.count(*POST) == 0
+
+
+async def test_a_server_that_closes_starts_nothing_more(tls: Tls) -> None:
+    async with Sandbox(callback_ca=tls.ca) as sandbox:
+        server = CallbackServer(tls_cert=tls.cert, tls_key=tls.key)
+        async with server:
+            client = AF10Client(
+                base_url=sandbox.base_url,
+                api_key=sandbox.api_key,
+                username=sandbox.username,
+                password=sandbox.password,
+                callback_server=server,
+            )
+            async with client as af10:
+                await af10.authenticate()
+                job = af10.backup_owner()
+                closing = asyncio.create_task(server.__aexit__(None, None, None))
+                await asyncio.sleep(0)  # it has begun to close, and has told nobody yet
+                with pytest.raises((ClosedError, JobInterruptedError)):
+                    await job.start()
+                await closing
+        assert sandbox.count(*POST) == 0
+
+
+async def test_a_key_may_bring_a_download_timeout_of_its_own(
+    af10: AF10Client, sandbox: Sandbox
+) -> None:
+    job = af10.backup_owner()
+    await job
+    sandbox.faults.add(Fault.stall(1000))
+    file = await af10.job(job.key, download_timeout=0.05)
+    with pytest.raises(TimeoutError, match=r"0\.05 s"):
+        await file.read()
+
+
+async def test_closing_outside_a_loop_is_harmless(af10: AF10Client) -> None:
+    job = af10.backup_owner()
+    await asyncio.to_thread(job.close)
+    await job
+
+
 async def test_a_forked_process_gets_a_clear_error(
     af10: AF10Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

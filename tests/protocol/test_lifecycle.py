@@ -227,9 +227,9 @@ def test_forged_secrets_can_be_dropped_and_the_genuine_one_still_redeems() -> No
     assert (ready.state, ready.payload) == (JobState.READY, '{"url": "u"}')
 
 
-def test_a_refused_secret_that_comes_again_changes_nothing() -> None:
-    record = after(CalledBack(1, "f"), SecretRefused(2, "f"))
-    assert advance(record, CalledBack(3, "f")).effect is Effect.UNCHANGED
+def test_a_refused_secret_that_comes_again_is_to_be_tried_again() -> None:
+    record = after(CalledBack(1, "f"), SecretRefused(2, "f"), CalledBack(3, "f"))
+    assert (record.state, record.secrets, record.refused) == (JobState.CALLED_BACK, ("f",), ())
 
 
 def test_only_the_latest_refused_secrets_are_remembered() -> None:
