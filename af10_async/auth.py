@@ -6,10 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from .errors import AF10Error, APIError, ClosedError, NetworkError
-from .models import Authentication
 from .protocol.addresses import check_api_url
 from .protocol.retry import RetryPolicy
 from .protocol.wire import (
@@ -126,6 +123,11 @@ class Authenticator:
         return come_back.seconds
 
     def _read(self, reply: Reply) -> Session:
+        # pydantic costs more to import than all of this package: not before it is needed.
+        from pydantic import ValidationError
+
+        from .models import Authentication
+
         value = decipher(reply, self._secrets)
         try:
             answer = Authentication.model_validate(value)

@@ -18,17 +18,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
-
-from aiohttp import web
 
 from .errors import CallbackServerError, ClosedError, ConfigurationError, PortInUseError
 from .protocol import lifecycle
-from .protocol.callbacks import MAX_TARGET_LENGTH, Callback, Rejection, read_callback
+from .protocol.callbacks import Callback, Rejection, read_callback
 from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
 from .runtime import Runtime
 from .stores import MemoryStore, Store
+
+if TYPE_CHECKING:
+    from .callback_http import Listening
 
 __all__ = ["CallbackServer", "Orphan", "OrphanHandler"]
 
@@ -39,11 +40,6 @@ ORPHAN_LIFETIME = 7 * 24 * 3600.0
 """Seconds that an orphan waits for somebody to adopt it."""
 STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
-_KEEP_ALIVE_SECONDS = 15.0
-_SHUTDOWN_SECONDS = 5.0
-_GOODBYE_SECONDS = 0.5
-"""Seconds that a peer has to answer the end of its TLS connection."""
-_BODIES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,91 +53,6 @@ class Orphan:
 
 OrphanHandler = Callable[[Orphan], Awaitable[object] | object]
 Listener = Callable[[JobRecord], bool]
-
-
-class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp logs a traceback, with the request in it, for each malformed request: not here."""
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: object) -> None:
-        logger.debug("a malformed request was turned away")
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's own answer to a malformed request repeats it and names versions: not here."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is answered when there is no request to handle, or when handling it failed."""
-        if status < 500:
-            self.logger.debug("a malformed request was turned away")
-            return _answer(status)
-        logger.error("a request could not be handled: %s", type(exc).__name__)
-        return _answer(503)
-
-
-class _Server(web.Server):
-    """The low-level server: every request, whatever its target, goes to one handler."""
-
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
-        super().__init__(handler)
-        self._open: set[web.RequestHandler] = set()
-        self._all_gone = asyncio.Event()
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Remember it: aiohttp forgets a connection before its TLS has ended."""
-        super().connection_made(handler, transport)
-        self._open.add(handler)
-        self._all_gone.clear()
-
-    def connection_lost(
-        self, handler: web.RequestHandler, exc: BaseException | None = None
-    ) -> None:
-        """Forget it."""
-        super().connection_lost(handler, exc)
-        self._open.discard(handler)
-        if not self._open:
-            self._all_gone.set()
-
-    async def gone(self) -> None:
-        """Wait until no connection is left. The TLS shutdown of each has a time limit."""
-        if self._open:
-            await self._all_gone.wait()
-
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] # documented so; it would print the query
-            logger=_AiohttpLog(logger),  # type: ignore[arg-type] # it has the methods of a Logger
-            keepalive_timeout=_KEEP_ALIVE_SECONDS,
-            lingering_time=0.0,
-            max_line_size=MAX_TARGET_LENGTH + 64,
-            max_field_size=4096,
-            max_headers=64,
-            auto_decompress=False,
-        )
-
-
-class _Site(web.TCPSite):
-    async def start(self) -> None:
-        """As TCPSite does, which cannot be told how long TLS may take to end (30 s)."""
-        await web.BaseSite.start(self)
-        assert self._runner.server is not None
-        self._server = await asyncio.get_running_loop().create_server(
-            self._runner.server,
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_shutdown_timeout=_GOODBYE_SECONDS if self._ssl_context else None,
-        )
 
 
 class CallbackServer:
@@ -190,7 +101,7 @@ class CallbackServer:
         self.store: Store = store if store is not None else MemoryStore(now=self._runtime.now)
         self._given_secret = _checked_secret(callback_secret)
         self._secret = b""
-        self._runner: web.ServerRunner | None = None
+        self._listening: Listening | None = None
         self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
         self._claims: dict[str, list[Listener]] = {}
         self._interruptions: list[Callable[[], None]] = []
@@ -199,7 +110,7 @@ class CallbackServer:
     # -- its life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._runner is not None:
+        if self._listening is not None:
             raise ClosedError("the callback server is running already")
         await self.store.open()
         given = self._given_secret
@@ -209,7 +120,7 @@ class CallbackServer:
             else await self.store.callback_secret(self._runtime.random_bytes(32))
         )
         try:
-            self._runner = await self._listen()
+            self._listening = await self._listen()
         except BaseException:
             await self.store.close()
             raise
@@ -221,15 +132,12 @@ class CallbackServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        runner, self._runner = self._runner, None
-        if runner is None:
+        listening, self._listening = self._listening, None
+        if listening is None:
             return
         try:
             # Requests under way are finished and recorded first; then those who wait are told.
-            server = runner.server
-            await runner.cleanup()
-            if isinstance(server, _Server):
-                await server.gone()
+            await listening.close()
         finally:
             for interrupt in list(self._interruptions):
                 interrupt()
@@ -242,15 +150,14 @@ class CallbackServer:
     @property
     def is_running(self) -> bool:
         """Whether it listens."""
-        return self._runner is not None
+        return self._listening is not None
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        addresses = self._runner.addresses if self._runner is not None else []
-        if not addresses:
+        if self._listening is None:
             raise ClosedError("the callback server is not running: enter it with `async with`")
-        return int(addresses[0][1])
+        return self._listening.port
 
     @property
     def public_url(self) -> str:
@@ -265,16 +172,16 @@ class CallbackServer:
         prefix = f"/{self._prefix}" if self._prefix else ""
         return f"{self.public_url}{prefix}/{key}"
 
-    async def _listen(self) -> web.ServerRunner:
-        runner = web.ServerRunner(_Server(self._handle), shutdown_timeout=_SHUTDOWN_SECONDS)
-        await runner.setup()
-        site = _Site(runner, self._host, self._port, ssl_context=self._tls)
+    async def _listen(self) -> Listening:
+        # Imported by who listens only: with aiohttp it costs more than all of this package.
+        from .callback_http import Listening
+
+        listening = Listening(self._handle)
         try:
-            await site.start()
+            await listening.start(self._host, self._port, self._tls)
         except OSError as error:
-            await runner.cleanup()
             raise _bind_error(error, self._host, self._port) from None
-        return runner
+        return listening
 
     # -- for the clients ---------------------------------------------------------------------------
 
@@ -309,18 +216,12 @@ class CallbackServer:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> web.Response:
-        found = read_callback(
-            request.method,
-            request.raw_path,
-            prefix=self._prefix,
-            callback_secret=self._secret,
-        )
+    async def _handle(self, method: str, target: str) -> int:
+        found = read_callback(method, target, prefix=self._prefix, callback_secret=self._secret)
         if isinstance(found, Rejection):
             logger.debug("turned away with %d: %s", found.status, found.reason)
-            return _answer(found.status)
-        # A body would be odd, but is no reason to lose the callback: it is just not read.
-        return _answer(await self._keep(found), close=request.body_exists)
+            return found.status
+        return await self._keep(found)
 
     async def _keep(self, callback: Callback) -> int:
         try:
@@ -366,20 +267,6 @@ async def _call(handler: OrphanHandler, orphan: Orphan) -> None:
             await result
     except Exception:
         logger.exception("on_orphan failed for job %s", orphan.key)
-
-
-def _answer(status: int, *, close: bool = False) -> web.Response:
-    headers = {"Server": "af10_async", "Cache-Control": "no-store"}
-    if status == 405:
-        headers["Allow"] = "GET"
-    if status == 503:
-        headers["Retry-After"] = "5"
-    response = web.Response(
-        status=status, text=_BODIES.get(status, "Service Unavailable"), headers=headers
-    )
-    if close or status >= 400:
-        response.force_close()
-    return response
 
 
 def _checked_prefix(prefix: str) -> str:

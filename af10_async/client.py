@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -24,10 +24,12 @@ from .protocol import keys, wire
 from .protocol.addresses import is_private_host
 from .protocol.retry import RetryPolicy
 from .runtime import Runtime
-from .settings import Settings
 from .stores import open_store
 from .transport import Departure, HTTPClient, Transport
 from .waits import Waits
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 __all__ = ["AF10Client"]
 
@@ -125,6 +127,9 @@ class AF10Client:
         retries: RetryPolicy | None = None,
         runtime: Runtime | None = None,
     ) -> None:
+        # Imported when it is needed: pydantic costs more than all of this package.
+        from .settings import Settings
+
         self._settings = Settings.from_arguments(
             base_url=base_url,
             api_key=api_key,
@@ -165,6 +170,8 @@ class AF10Client:
                 expects.
 
         """
+        from .settings import Settings
+
         settings = {name: arguments.pop(name) for name in Settings.model_fields.keys() & arguments}
         found = Settings.from_env(**settings).model_dump(exclude_none=True)
         return cls(**found, **arguments)

@@ -31,7 +31,6 @@ from .errors import (
     TLSError,
     UnsafeURLError,
 )
-from .network import PublicOnlyTransport
 from .protocol.wire import MAX_JSON_BYTES, Call, Reply
 from .runtime import Runtime
 
@@ -345,6 +344,8 @@ class Transport:
         if proxies.get("https") or proxies.get("all"):
             return self._client  # the proxy resolves names, so there is no address to look at
         if self._public_client is None:
+            from .network import PublicOnlyTransport
+
             transport = PublicOnlyTransport(_ssl_context(self._ca_file))
             self._public_client = self._make_client(transport=transport)
         return self._public_client

@@ -160,7 +160,7 @@ def quick_store_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_keep_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_KEEP_ALIVE_SECONDS", 0.04)
+    monkeypatch.setattr("af10_async.callback_http._KEEP_ALIVE_SECONDS", 0.04)
 
 
 @dataclass(frozen=True)
