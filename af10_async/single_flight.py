@@ -11,6 +11,9 @@ from .errors import AF10Error, ClosedError
 
 T = TypeVar("T")
 
+_PATIENCE = 1.0
+"""Seconds that a run has to end before it is cancelled once more."""
+
 
 @dataclass(slots=True, eq=False)
 class _Run(Generic[T]):
@@ -64,8 +67,11 @@ class SingleFlight(Generic[T]):
 
 async def _end(run: _Run[Any]) -> None:
     run.is_ending = True
-    run.task.cancel()
-    await asyncio.wait([run.task])
+    while not run.task.done():
+        # More than once if need be: a library below may lose a cancellation, or wait while it
+        # cleans up, and nobody must hang for that.
+        run.task.cancel()
+        await asyncio.wait([run.task], timeout=_PATIENCE)
 
 
 def _outcome(task: asyncio.Task[T]) -> T:

@@ -383,11 +383,14 @@ async def _read_capped(response: Any, headers: Mapping[str, str], call: Call, st
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise _bad(call, status, "is encoded, although that was not asked for")
     chunks, size = [], 0
-    async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > MAX_JSON_BYTES:
-            raise _bad(call, status, "is larger than 1 MiB")
-        chunks.append(chunk)
+    # Closed here, in this task: what is left to the garbage collector closes in another one, beside
+    # the response that it belongs to.
+    async with aclosing(response.aiter_raw()) as body:
+        async for chunk in body:
+            size += len(chunk)
+            if size > MAX_JSON_BYTES:
+                raise _bad(call, status, "is larger than 1 MiB")
+            chunks.append(chunk)
     return b"".join(chunks)
 
 

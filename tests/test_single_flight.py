@@ -217,3 +217,28 @@ async def test_a_caller_that_is_cancelled_twice_leaves_at_once_and_the_run_ends_
     work.may_clean_up.set()
     work.may_end.set()
     assert await work.flight.join() == 2
+
+
+async def test_a_run_that_loses_a_cancellation_is_cancelled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some library below may swallow one; the caller still leaves."""
+    monkeypatch.setattr("af10_async.single_flight._PATIENCE", 0.01)
+    lost = 0
+
+    async def run() -> None:
+        nonlocal lost
+        while lost < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+        await asyncio.Event().wait()
+
+    flight = SingleFlight(run, "stubborn")
+    waiter = asyncio.create_task(flight.join())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert lost == 2
