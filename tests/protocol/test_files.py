@@ -17,6 +17,7 @@ from af10_async.protocol.files import (
     NotAFile,
     Stale,
     file_name,
+    read_file_error,
     read_file_head,
     safe_name,
 )
@@ -283,3 +284,43 @@ def test_a_safe_name_is_empty_or_harmless_and_stays_as_it_is(name: str) -> None:
 def test_the_name_of_a_file_is_always_harmless(name: str, form: str, url: str) -> None:
     check_harmless(file_name(form.format(name), "https://files.example/" + url))
     check_harmless(file_name(None, url))
+
+
+@pytest.mark.parametrize(
+    ("body", "meaning"),
+    [
+        (b'{"errorCode": 401, "errorMessage": "x"}', Stale()),
+        (b'{"errorCode": "404"}', Stale()),
+        (b'{"errorCode": 17, "errorMessage": "Not Authorized"}', Stale()),
+        (b'{"errorCode": 429}', Busy()),
+        (b'{"errorCode": "503"}', Busy()),
+        (b'{"errorCode": 17}', NotAFile("it is an error message of AF10")),
+        (b'{"errorCode": 0}', None),
+        (b'{"errorCode": ""}', None),
+        (b'{"rows": []}', None),
+        (b"[1]", None),
+        (b"not json", None),
+        (b"[" * 60_000, None),
+        (b"\xff\xfe", None),
+        (b"", None),
+    ],
+)
+def test_an_error_message_with_http_200_is_told_from_a_file(body: bytes, meaning: object) -> None:
+    assert read_file_error(body) == meaning
+
+
+@pytest.mark.parametrize(
+    ("headers", "may_be"),
+    [
+        ({"content-type": "application/json", "content-length": "60"}, True),
+        ({"content-type": "application/problem+json; x=y", "content-length": "60"}, True),
+        ({"content-type": "text/plain", "transfer-encoding": "chunked"}, True),
+        ({"content-length": "60"}, True),
+        ({"content-type": "application/json", "content-length": "65536"}, False),
+        ({"content-type": "application/zip", "content-length": "60"}, False),
+    ],
+)
+def test_only_small_text_may_be_an_error_message(headers: dict[str, str], may_be: bool) -> None:
+    head = read_file_head(200, headers, "https://x.example/y")
+    assert isinstance(head, FileHead)
+    assert head.may_be_error is may_be
