@@ -31,12 +31,14 @@ AF10Error
 │   └── SaveError                 the file could not be written (also an OSError)
 │       ├── TargetExistsError     something is there already (also a FileExistsError)
 │       └── DiskFullError         no space left
+├── StoreError                    the store could not keep or find a job
 └── CallbackServerError           the callback server could not do its work
     └── PortInUseError            its port is taken
 ```
 
 Every error says in `str()` what happened and what to do next, and carries `key` (of the job it
-belongs to, so that the job can be picked up again), `step`, `sent` and `retryable`.
+belongs to, so that the job can be picked up again), `ticket` (the same for where the store does not
+know the job), `step`, `sent` and `retryable`.
 No error text holds credentials, tokens, secrets or payload URLs.
 """
 
@@ -74,6 +76,7 @@ __all__ = [
     "SaveError",
     "ServerError",
     "StartTimeoutError",
+    "StoreError",
     "TLSError",
     "TargetExistsError",
     "UnexpectedPayloadError",
@@ -92,6 +95,9 @@ class AF10Error(Exception):
     """Whether a request left this machine: yes, no, or (None) nobody can tell."""
     retryable: bool
     """Whether the same call may be made again as it is, with hope and without harm."""
+    ticket: str | None = None
+    """What `client.job(ticket)` restores the job with, also where the store does not know it. Holds
+    no credentials."""
 
     def __init__(
         self,
@@ -353,6 +359,14 @@ class TargetExistsError(SaveError, FileExistsError):
 
 class DiskFullError(SaveError):
     """No space left on the device."""
+
+
+class StoreError(AF10Error):
+    """The store could not keep or find a job; nothing was half-written.
+
+    `retryable` says whether it may pass by itself (a server that restarts, a full disk, a lock) or
+    needs somebody (a file that is no store, a wrong password).
+    """
 
 
 class CallbackServerError(AF10Error):

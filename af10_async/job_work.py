@@ -32,6 +32,7 @@ from .errors import (
 )
 from .protocol import wire
 from .protocol.lifecycle import (
+    JOB_LIFETIME,
     MAX_SECRETS,
     Accepted,
     Event,
@@ -51,8 +52,6 @@ from .waits import Interrupted, OutOfTime, Waits
 
 logger = logging.getLogger("af10_async.jobs")
 
-JOB_LIFETIME = 7 * 24 * 3600.0
-"""Seconds that a job waits for its callback before it expires."""
 EARLY_CALLBACK_GRACE = 1.0
 """Seconds that the answer to the POST may still take when the callback has overtaken it."""
 REDEEM_TRIES = 8

@@ -20,6 +20,8 @@ MAX_SECRETS = 8
 A webhook URL is public, so anybody who sees it can call it with a made-up id; keeping a few beside
 the genuine one is enough, since a refused one makes room again.
 """
+JOB_LIFETIME = 7 * 24 * 3600.0
+"""Seconds that a job waits for its callback before it expires, and its file for being saved."""
 DONE_LIFETIME = 24 * 3600.0
 """Seconds that a finished record is kept, so that late duplicates are recognised as such."""
 
@@ -41,6 +43,16 @@ class JobState(StrEnum):
     """AF10 refused it."""
     EXPIRED = "expired"
     """Its life ended before AF10 called back."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOnDisk:
+    """Where the file of a job was saved, and what is in it."""
+
+    path: str
+    """Absolute, on the machine that saved it."""
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +78,24 @@ class JobRecord:
     """The payload as JSON text."""
     failure: str | None = None
     """Why it failed; holds no secret."""
+    uncollected: bool = False
+    """Whether the payload is a file that nobody has saved yet."""
+    file: FileOnDisk | None = None
+    """The file that was complete and about to get this name, or has it."""
     version: int = 0
     """Goes up by one with each change."""
+    extra: str | None = field(default=None, repr=False)
+    """What a later release of ours wrote beside these, as JSON: kept as it is."""
 
     @property
     def is_done(self) -> bool:
         """Whether nothing can come after this state but a late callback."""
         return self.state in (JobState.READY, JobState.FAILED, JobState.EXPIRED)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is something left to do: to wait, to redeem, or to save the file."""
+        return not self.is_done or self.uncollected
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +128,34 @@ class PayloadReceived:
     at: float
     payload: str = field(repr=False)
     secret: str | None = field(default=None, repr=False)
+    is_file: bool = False
+    """Whether it is a file that somebody has to save."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileComplete:
+    """The file is whole and on disk, and is about to get its name."""
+
+    at: float
+    file: FileOnDisk
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The payload is safe with whoever asked for it."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The account whose job it is has come with a ticket for it."""
+
+    at: float
+    account: str
+    method: str
+    path: str
+    expects_file: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +173,17 @@ class LifeEnded:
     at: float
 
 
-Event = Accepted | CalledBack | SecretRefused | PayloadReceived | Refused | LifeEnded
+Event = (
+    Accepted
+    | CalledBack
+    | SecretRefused
+    | PayloadReceived
+    | FileComplete
+    | Collected
+    | Adopted
+    | Refused
+    | LifeEnded
+)
 
 
 class Effect(StrEnum):
@@ -178,6 +239,12 @@ def _next(record: JobRecord, event: Event) -> JobRecord | Effect:
             return _secret_refused(record, secret)
         case PayloadReceived():
             return _payload_received(record, event)
+        case FileComplete(file=file):
+            return _file_complete(record, file)
+        case Collected(at=at):
+            return _collected(record, at)
+        case Adopted():
+            return _adopted(record, event)
         case Refused(at=at, failure=failure):
             return _ended(record, JobState.FAILED, at, failure)
         case LifeEnded(at=at):
@@ -232,7 +299,32 @@ def _payload_received(record: JobRecord, event: PayloadReceived) -> JobRecord | 
         # Kept with the payload: a payload URL that has gone stale is asked for again with it.
         secrets=() if event.secret is None else (event.secret,),
         failure=None,
-        expires_at=event.at + DONE_LIFETIME,
+        uncollected=event.is_file,
+        expires_at=event.at + (JOB_LIFETIME if event.is_file else DONE_LIFETIME),
+    )
+
+
+def _file_complete(record: JobRecord, file: FileOnDisk) -> JobRecord | Effect:
+    if record.state is not JobState.READY or record.file == file:
+        return Effect.UNCHANGED
+    return replace(record, file=file)
+
+
+def _collected(record: JobRecord, at: float) -> JobRecord | Effect:
+    if not record.uncollected:
+        return Effect.UNCHANGED
+    return replace(record, uncollected=False, expires_at=at + DONE_LIFETIME)
+
+
+def _adopted(record: JobRecord, event: Adopted) -> JobRecord | Effect:
+    if record.account is not None:
+        return Effect.UNCHANGED
+    return replace(
+        record,
+        account=event.account,
+        method=event.method,
+        path=event.path,
+        expects_file=event.expects_file,
     )
 
 

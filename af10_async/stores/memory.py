@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
 from ..protocol.lifecycle import CalledBack, Effect, Event, JobRecord, Transition, advance
+from .waiters import Waiters
 
 _SWEEP_EVERY = 60.0
 """Seconds between two looks for records whose time is over."""
@@ -18,10 +18,13 @@ class MemoryStore:
     Its methods never really wait (but `changed`), so the event loop itself makes each one atomic.
     """
 
+    is_shared = False
+
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._records: dict[str, JobRecord] = {}
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._leased: set[str] = set()
+        self._waiters = Waiters()
         self._secret: bytes | None = None
         self._swept_at = now()
 
@@ -29,7 +32,8 @@ class MemoryStore:
         """Nothing to open."""
 
     async def close(self) -> None:
-        """Nothing to close: a store that is opened again still has its records."""
+        """Only the leases end: a store that is opened again still has its records."""
+        self._leased.clear()
 
     async def callback_secret(self, candidate: bytes) -> bytes:
         """The callback secret kept with the jobs; `candidate` becomes it when there is none."""
@@ -38,11 +42,12 @@ class MemoryStore:
         return self._secret
 
     async def add(self, record: JobRecord) -> None:
-        """Keep a new record; `KeyError` when there is one under its key."""
+        """Keep a new record, leased; `KeyError` when there is one under its key."""
         self._sweep()
         if record.key in self._records:
             raise KeyError("there is a job under this key already")
         self._put(record)
+        self._leased.add(record.key)
 
     async def get(self, key: str) -> JobRecord | None:
         """The record under `key`, or None."""
@@ -73,8 +78,7 @@ class MemoryStore:
         record = self._records.get(key)
         if record is None or record.version != version:
             return False
-        del self._records[key]
-        self._wake(key)
+        self._forget(key)
         return True
 
     async def changed(self, key: str, version: int) -> JobRecord | None:
@@ -83,35 +87,43 @@ class MemoryStore:
             record = self._records.get(key)
             if record is None or record.version != version:
                 return record
-            await self._next_change(key)
+            woken = self._waiters.add(key)
+            try:
+                await woken
+            finally:
+                self._waiters.discard(key, woken)
 
     async def unfinished(self, account: str) -> AsyncIterator[JobRecord]:
-        """The account's records that are neither ready nor failed nor expired."""
-        self._sweep()
-        for record in list(self._records.values()):
-            if record.account == account and not record.is_done:
+        """The account's records in which something is left to do."""
+        async for record in self.records():
+            if record.account == account and record.is_unfinished:
                 yield record
 
-    async def _next_change(self, key: str) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        waiters = self._waiters.setdefault(key, [])
-        waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters and self._waiters.get(key) is waiters:
-                del self._waiters[key]
+    async def records(self) -> AsyncIterator[JobRecord]:
+        """Every record."""
+        self._sweep()
+        for record in list(self._records.values()):
+            yield record
+
+    async def lease(self, key: str) -> bool:
+        """Lease the job under `key`; False when it is leased already."""
+        if key not in self._records or key in self._leased:
+            return False
+        self._leased.add(key)
+        return True
+
+    def release(self, key: str) -> None:
+        """End the lease on the job under `key`, if there is one."""
+        self._leased.discard(key)
 
     def _put(self, record: JobRecord) -> None:
         self._records[record.key] = record
-        self._wake(record.key)
+        self._waiters.wake(record.key)
 
-    def _wake(self, key: str) -> None:
-        for waiter in self._waiters.pop(key, []):
-            if not waiter.done():
-                waiter.set_result(None)
+    def _forget(self, key: str) -> None:
+        del self._records[key]
+        self._leased.discard(key)
+        self._waiters.wake(key)
 
     def _sweep(self) -> None:
         now = self._now()
@@ -119,5 +131,4 @@ class MemoryStore:
             return
         self._swept_at = now
         for key in [key for key, record in self._records.items() if record.expires_at <= now]:
-            del self._records[key]
-            self._wake(key)
+            self._forget(key)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -16,9 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from af10_async.protocol.lifecycle import (
     MAX_SECRETS,
     Accepted,
+    Adopted,
     CalledBack,
+    Collected,
     Effect,
     Event,
+    FileComplete,
+    FileOnDisk,
     JobRecord,
     JobState,
     LifeEnded,
@@ -31,28 +37,10 @@ from af10_async.protocol.lifecycle import (
 )
 from af10_async.stores import MemoryStore, Store, open_store
 
+from .places import KINDS, SHARED, Clock, Kind
+
 T = TypeVar("T")
 
-
-class Clock:
-    """Unix seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-MakeStore = Callable[[Clock], Store]
-
-
-def make_memory(clock: Clock) -> Store:
-    return MemoryStore(now=clock)
-
-
-STORES: dict[str, MakeStore] = {"memory": make_memory}
-"""A later store joins here, with one line."""
 
 KEY, OTHER_KEY = "a" * 48, "b" * 48
 ACCOUNT, OTHER_ACCOUNT = "1" * 32, "2" * 32
@@ -63,12 +51,28 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=sorted(STORES))
-async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
-    made = STORES[request.param](clock)
+@pytest.fixture(params=sorted(KINDS))
+async def store(
+    request: pytest.FixtureRequest, clock: Clock, tmp_path: Path
+) -> AsyncIterator[Store]:
+    made = KINDS[request.param].place(tmp_path)(clock)
     await made.open()
     yield made
     await made.close()
+
+
+@pytest.fixture(params=SHARED)
+async def pair(
+    request: pytest.FixtureRequest, clock: Clock, tmp_path: Path
+) -> AsyncIterator[tuple[Store, Store]]:
+    """Two stores over the same records, as two processes have them."""
+    make = KINDS[request.param].place(tmp_path)
+    first, second = make(clock), make(clock)
+    await first.open()
+    await second.open()
+    yield first, second
+    await first.close()
+    await second.close()
 
 
 def record_of(key: str = KEY, account: str = ACCOUNT, life: float = 3600.0) -> JobRecord:
@@ -86,6 +90,14 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+async def settled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until all are done; a store that asks another process may take its time."""
+    found = list(tasks)
+    if found:
+        _, pending = await asyncio.wait(found, timeout=20)
+        assert not pending, "not woken"
+
+
 # -- one call after another ------------------------------------------------------------------------
 
 
@@ -98,6 +110,8 @@ async def test_a_record_comes_back_as_it_was_added(store: Store) -> None:
         refused=("three",),
         payload='{"url": "https://files.example/\\u00e9"}',
         failure=None,
+        uncollected=True,
+        file=FileOnDisk("/backups/\u00e9.zip", 5, "00ff"),
         version=7,
     )
     await store.add(record)
@@ -192,6 +206,7 @@ async def test_unfinished_lists_one_accounts_jobs_that_something_can_still_come_
         "registered": None,
         "accepted": Accepted(1.0),
         "called back": CalledBack(1.0, "secret"),
+        "to be saved": PayloadReceived(Clock().now, "{}", is_file=True),
         "ready": PayloadReceived(Clock().now, "{}"),
         "failed": Refused(Clock().now, "no"),
         "expired": LifeEnded(Clock().now),
@@ -203,7 +218,14 @@ async def test_unfinished_lists_one_accounts_jobs_that_something_can_still_come_
     await store.add(record_of("another's", OTHER_ACCOUNT))
     await store.add_orphan(orphan("orphan", "secret", Clock().now, 60.0))
 
-    assert await keys_of(store, ACCOUNT) == {"registered", "accepted", "called back"}
+    left = {"registered", "accepted", "called back", "to be saved"}
+    assert await keys_of(store, ACCOUNT) == left
+    every = {record.key async for record in store.records()}
+    assert every == {*events, "another's", "orphan"}
+
+    await store.apply("to be saved", Collected(Clock().now))
+    left.remove("to be saved")
+    assert await keys_of(store, ACCOUNT) == left
     assert await keys_of(store, OTHER_ACCOUNT) == {"another's"}
     assert await keys_of(store, "nobody") == set()
 
@@ -240,6 +262,7 @@ async def test_records_whose_time_is_over_are_swept(store: Store, clock: Clock) 
 
     clock.now += 3600.0
 
+    assert await store.get("long") is not None  # a look gives the store a chance to sweep
     assert await store.get("short") is None
     assert await store.get("long") is not None
     assert await keys_of(store, ACCOUNT) == {"long"}
@@ -298,6 +321,56 @@ async def test_every_waiter_is_woken_by_a_change_and_by_nothing_else(store: Stor
     assert await other is None
 
 
+# -- leases ----------------------------------------------------------------------------------------
+
+
+async def test_a_new_job_is_leased_until_it_is_released(store: Store) -> None:
+    await store.add(record_of())
+    assert not await store.lease(KEY)
+    store.release(KEY)
+    assert await store.lease(KEY)
+    assert not await store.lease(KEY)
+
+
+async def test_of_many_who_ask_for_a_lease_at_once_one_gets_it(store: Store) -> None:
+    await store.add_orphan(orphan(KEY, "secret", Clock().now, 60.0))
+    found = await asyncio.gather(*(store.lease(KEY) for _ in range(20)))
+    assert sorted(found) == [False] * 19 + [True]
+
+
+async def test_there_is_no_lease_of_what_is_not_there(store: Store) -> None:
+    assert not await store.lease(KEY)
+    store.release(KEY)
+    await store.add(record_of())
+    await store.remove(KEY, 0)
+    assert not await store.lease(KEY)
+
+
+async def test_closing_a_store_ends_its_leases(store: Store) -> None:
+    await store.add(record_of())
+    await store.close()
+    await store.open()
+    assert await store.lease(KEY)
+
+
+async def test_a_lease_changes_nothing_about_the_record_and_wakes_nobody(store: Store) -> None:
+    await store.add(record_of())
+    waiter = asyncio.create_task(store.changed(KEY, 0))
+    store.release(KEY)
+    assert await store.lease(KEY)
+    assert await store.get(KEY) == record_of()
+    await turns()
+    assert not waiter.done()
+    waiter.cancel()
+    await asyncio.wait([waiter])
+
+
+async def test_a_lease_outlives_the_changes_of_its_record(store: Store) -> None:
+    await store.add(record_of())
+    await store.apply(KEY, Accepted(1.0))
+    assert not await store.lease(KEY)
+
+
 async def test_a_cancelled_waiter_does_not_disturb_the_others(store: Store) -> None:
     await store.add(record_of())
     first, second = (asyncio.create_task(store.changed(KEY, 0)) for _ in range(2))
@@ -335,19 +408,84 @@ async def test_changes_in_quick_succession_are_seen_as_the_latest(store: Store) 
     assert record.secrets == ("one", "two", "three")
 
 
-async def test_the_memory_store_forgets_its_waiters(clock: Clock) -> None:
-    store = MemoryStore(now=clock)
+async def test_a_store_forgets_its_waiters(store: Store) -> None:
+    waiters: Any = store
     await store.add(record_of())
     tasks = [asyncio.create_task(store.changed(KEY, 0)) for _ in range(100)]
-    await turns()
-    assert len(store._waiters[KEY]) == 100
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        if KEY in waiters._waiters:
+            break
     for task in tasks[1:]:
         task.cancel()
     await turns()
-    assert len(store._waiters[KEY]) == 1
+    assert waiters._waiters.keys == [KEY]
     tasks[0].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert store._waiters == {}
+    assert not waiters._waiters
+
+
+# -- two stores over the same records --------------------------------------------------------------
+
+
+async def test_what_one_store_keeps_the_other_has(pair: tuple[Store, Store]) -> None:
+    first, second = pair
+    await first.add(record_of())
+    assert await second.get(KEY) == record_of()
+    with pytest.raises(KeyError):
+        await second.add(record_of())
+    assert await first.callback_secret(b"first") == b"first"
+    assert await second.callback_secret(b"second") == b"first"
+    assert await second.remove(KEY, 0)
+    assert await first.get(KEY) is None
+
+
+async def test_of_two_stores_that_record_the_same_secret_at_once_one_changes_the_record(
+    pair: tuple[Store, Store],
+) -> None:
+    await pair[0].add(record_of())
+    calls = [store.apply(KEY, CalledBack(1.0, "it")) for store in pair for _ in range(10)]
+    found = await asyncio.gather(*calls)
+    effects = [transition.effect for transition in found if transition is not None]
+    assert sorted(effects) == [Effect.CHANGED] + [Effect.UNCHANGED] * 19
+
+
+async def test_a_waiter_at_one_store_is_woken_by_a_change_at_the_other(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    await first.add(record_of())
+    await first.add(record_of(OTHER_KEY))
+    waiter = asyncio.create_task(first.changed(KEY, 0))
+    other = asyncio.create_task(first.changed(OTHER_KEY, 0))
+    await asyncio.sleep(0.05)
+    assert not waiter.done()
+    transition = await second.apply(KEY, CalledBack(1.0, "secret"))
+    assert transition is not None
+    assert await waiter == transition.record
+    assert not other.done()
+    assert await second.remove(OTHER_KEY, 0)
+    assert await other is None
+
+
+async def test_of_two_stores_one_gets_the_lease_and_closing_gives_it_to_the_other(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    await first.add(record_of())
+    assert not await second.lease(KEY)
+    await first.close()
+    assert await second.lease(KEY)
+    await first.open()
+    assert not await first.lease(KEY)
+    second.release(KEY)
+    for _ in range(200):  # a release is not awaited
+        if await first.lease(KEY):
+            break
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("never released")
+    assert not await second.lease(KEY)
 
 
 def test_a_store_is_opened_by_its_url() -> None:
@@ -367,15 +505,16 @@ SECRETS = st.sampled_from([f"secret {number}" for number in range(MAX_SECRETS + 
 class StoreMachine(RuleBasedStateMachine):
     """A store beside a dictionary that `advance` alone changes: they never differ."""
 
-    make: MakeStore
+    kind: Kind
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self.folder = tempfile.TemporaryDirectory()
         self.model: dict[str, JobRecord] = {}
         self.waiters: list[tuple[str, int, asyncio.Task[JobRecord | None]]] = []
         self.runner = asyncio.Runner()
-        self.store = type(self).make(self.clock)
+        self.store = type(self).kind.place(Path(self.folder.name))(self.clock)
         self.run(self.store.open())
 
     def run(self, step: Awaitable[T]) -> T:
@@ -420,7 +559,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, secret=st.none() | SECRETS, payload=st.sampled_from(["1", "2"]))
     def payload_received(self, key: str, secret: str | None, payload: str) -> None:
-        self.happen(key, PayloadReceived(self.clock.now, payload, secret))
+        self.happen(key, PayloadReceived(self.clock.now, payload, secret, is_file=payload == "2"))
+
+    @rule(key=KEYS, collected=st.booleans())
+    def saved(self, key: str, collected: bool) -> None:
+        now = self.clock.now
+        file = FileOnDisk("/backup.zip", 1, "00")
+        self.happen(key, Collected(now) if collected else FileComplete(now, file))
+
+    @rule(key=KEYS, account=ACCOUNTS)
+    def adopted(self, key: str, account: str) -> None:
+        self.happen(key, Adopted(self.clock.now, account, "POST", "/y", expects_file=True))
 
     @rule(key=KEYS, refused=st.booleans())
     def ended(self, key: str, refused: bool) -> None:
@@ -477,36 +626,37 @@ class StoreMachine(RuleBasedStateMachine):
                 assert await self.store.get(key) == self.model.get(key)
             for account in (ACCOUNT, OTHER_ACCOUNT):
                 of_account = [each for each in self.model.values() if each.account == account]
-                unfinished = {each.key for each in of_account if not each.is_done}
+                unfinished = {each.key for each in of_account if each.is_unfinished}
                 assert await keys_of(self.store, account) == unfinished
 
         self.runner.run(check())
 
     @invariant()
     def exactly_those_are_woken_whose_record_changed(self) -> None:
-        waiting = []
+        waiting, woken = [], []
         for key, version, task in self.waiters:
             record = self.model.get(key)
-            if record is not None and record.version == version:
-                assert not task.done()
-                waiting.append((key, version, task))
-            else:
-                assert task.done()
-                woken = task.result()
-                assert woken is None or woken.key == key
+            is_same = record is not None and record.version == version
+            (waiting if is_same else woken).append((key, version, task))
+        self.runner.run(settled(task for _, _, task in woken))
+        for key, _, task in woken:
+            result = task.result()
+            assert result is None or result.key == key
+        assert not any(task.done() for _, _, task in waiting)
         self.waiters = waiting
 
     def teardown(self) -> None:
         for _, _, task in self.waiters:
             task.cancel()
         self.run(self.store.close())
-        if isinstance(self.store, MemoryStore):
-            assert self.store._waiters == {}
+        waiters: Any = self.store
+        assert not waiters._waiters
         self.runner.close()
+        self.folder.cleanup()
 
 
 def _test_case(name: str) -> Any:
-    machine: Any = type(f"Machine_{name}", (StoreMachine,), {"make": staticmethod(STORES[name])})
+    machine: Any = type(f"Machine_{name}", (StoreMachine,), {"kind": KINDS[name]})
     case = machine.TestCase
     case.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
     return case
