@@ -63,9 +63,9 @@ def read_ticket(text: str) -> Ticket:
             f"this ticket has version {found[1]}, and this release of af10-async understands"
             f" version {VERSION}: upgrade it"
         )
-    if len(fields) < 6 or not _is_sound(*fields[:4], fields[4]):
+    key, account, flags, created, method, path = (*fields, *[""] * 6)[:6]
+    if not path or not _is_sound(key, account, flags, created, method):
         raise TicketError("this ticket is damaged: copy the whole of it, without spaces or breaks")
-    key, account, flags, created, method, path = fields[:6]
     return Ticket(
         key=key,
         account=account,

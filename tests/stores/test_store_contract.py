@@ -633,7 +633,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def exactly_those_are_woken_whose_record_changed(self) -> None:
-        waiting, woken = [], []
+        waiting: list[tuple[str, int, asyncio.Task[JobRecord | None]]] = []
+        woken: list[tuple[str, int, asyncio.Task[JobRecord | None]]] = []
         for key, version, task in self.waiters:
             record = self.model.get(key)
             is_same = record is not None and record.version == version
