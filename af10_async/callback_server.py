@@ -26,7 +26,7 @@ from .protocol import lifecycle
 from .protocol.callbacks import Callback, Rejection, read_callback
 from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
 from .runtime import Runtime
-from .stores import MemoryStore, Store
+from .stores import Store, open_store
 
 if TYPE_CHECKING:
     from .callback_http import Listening
@@ -40,6 +40,10 @@ ORPHAN_LIFETIME = 7 * 24 * 3600.0
 """Seconds that an orphan waits for somebody to adopt it."""
 STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
+BACKLOG = 10_000
+"""Most callbacks that are held in memory while the store cannot keep them."""
+BACKLOG_PAUSE = 2.0
+"""Seconds between two attempts to keep them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,37 @@ OrphanHandler = Callable[[Orphan], Awaitable[object] | object]
 Listener = Callable[[JobRecord], bool]
 
 
+class RemoteReceiver:
+    """Stands for a callback server of another process over the same store.
+
+    Args:
+        public_url: The https address under which AF10 reaches it.
+        callback_secret: What keys are signed with.
+        prefix: The path in front of the keys.
+
+    """
+
+    is_running = True
+    is_elsewhere = True
+
+    def __init__(
+        self, public_url: str, callback_secret: bytes, prefix: str = DEFAULT_PREFIX
+    ) -> None:
+        self.public_url = public_url
+        self.callback_secret = callback_secret
+        self._prefix = prefix
+
+    def webhook_url(self, key: str) -> str:
+        """The address that AF10 calls for the job with this key."""
+        return _webhook_url(self.public_url, self._prefix, key)
+
+    def claim(self, key: str, listener: Listener) -> None:
+        """Nothing is heard here: the store tells of each change."""
+
+    def unclaim(self, key: str, listener: Listener) -> None:
+        """Nothing to take back."""
+
+
 class CallbackServer:
     """Receives callbacks, for one client or for many.
 
@@ -66,7 +101,8 @@ class CallbackServer:
         prefix: The path in front of the keys.
         tls_cert: A PEM file with the certificate chain; together with `tls_key` it turns TLS on.
         tls_key: A PEM file with the private key.
-        store: Where the jobs are kept; in memory when not given.
+        store: Where the jobs are kept: a URL as `AF10Client` takes it, or a store; in memory when
+            not given.
         callback_secret: What the keys are signed with. The same on every replica; when not given,
             it is made at random and kept in the store.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
@@ -87,7 +123,7 @@ class CallbackServer:
         prefix: str = DEFAULT_PREFIX,
         tls_cert: str | Path | None = None,
         tls_key: str | Path | None = None,
-        store: Store | None = None,
+        store: str | Store | None = None,
         callback_secret: str | None = None,
         on_orphan: OrphanHandler | None = None,
         runtime: Runtime | None = None,
@@ -98,14 +134,16 @@ class CallbackServer:
         self._tls = _server_context(tls_cert, tls_key)
         self._public_url = _checked_public_url(public_url, self._tls is not None, host)
         self._runtime = runtime or Runtime()
-        self.store: Store = store if store is not None else MemoryStore(now=self._runtime.now)
+        self.store: Store = _made_store(store, self._runtime)
         self._given_secret = _checked_secret(callback_secret)
         self._secret = b""
         self._listening: Listening | None = None
         self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
         self._claims: dict[str, list[Listener]] = {}
-        self._interruptions: list[Callable[[], None]] = []
+        self._interruptions: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._backlog: dict[Callback, None] = {}
+        self._backlog_task: asyncio.Task[None] | None = None
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -113,13 +151,8 @@ class CallbackServer:
         if self._listening is not None:
             raise ClosedError("the callback server is running already")
         await self.store.open()
-        given = self._given_secret
-        self._secret = (
-            given.encode()
-            if given is not None
-            else await self.store.callback_secret(self._runtime.random_bytes(32))
-        )
         try:
+            self._secret = await shared_secret(self.store, self._given_secret, self._runtime)
             self._listening = await self._listen()
         except BaseException:
             await self.store.close()
@@ -139,18 +172,23 @@ class CallbackServer:
             # Requests under way are finished and recorded first; then those who wait are told.
             await listening.close()
         finally:
-            for interrupt in list(self._interruptions):
-                interrupt()
             tasks = self._tasks - {asyncio.current_task()}  # an orphan handler may close it
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.store.close()
+            for interrupt in list(self._interruptions):
+                await interrupt()
+            try:
+                await self._empty_backlog()
+            finally:
+                await self.store.close()
 
     @property
     def is_running(self) -> bool:
         """Whether it listens."""
         return self._listening is not None
+
+    is_elsewhere = False
 
     @property
     def port(self) -> int:
@@ -169,8 +207,7 @@ class CallbackServer:
 
     def webhook_url(self, key: str) -> str:
         """The address that AF10 calls for the job with this key."""
-        prefix = f"/{self._prefix}" if self._prefix else ""
-        return f"{self.public_url}{prefix}/{key}"
+        return _webhook_url(self.public_url, self._prefix, key)
 
     async def _listen(self) -> Listening:
         # Imported by who listens only: with aiohttp it costs more than all of this package.
@@ -202,13 +239,20 @@ class CallbackServer:
         if not listeners:
             self._claims.pop(key, None)
 
-    def attach(self, interrupt: Callable[[], None], on_orphan: OrphanHandler | None) -> None:
-        """Tell a client when this server closes, and about orphans if it wants to know."""
+    def attach(
+        self, interrupt: Callable[[], Awaitable[None]], on_orphan: OrphanHandler | None
+    ) -> None:
+        """Tell a client when this server closes, and about orphans if it wants to know.
+
+        `interrupt` is awaited: the store is closed when nobody waits any more.
+        """
         self._interruptions.append(interrupt)
         if on_orphan is not None:
             self._orphan_handlers.append(on_orphan)
 
-    def detach(self, interrupt: Callable[[], None], on_orphan: OrphanHandler | None) -> None:
+    def detach(
+        self, interrupt: Callable[[], Awaitable[None]], on_orphan: OrphanHandler | None
+    ) -> None:
         """Undo `attach`."""
         self._interruptions.remove(interrupt)
         if on_orphan is not None:
@@ -230,6 +274,7 @@ class CallbackServer:
         except Exception as error:
             # Whatever it was: what is not kept must not be acknowledged.
             logger.error("callback for job %s not kept: %s", callback.key, type(error).__name__)
+            self._hold(callback)
             return 503
         if transition.effect is Effect.FULL:
             logger.warning("job %s has too many untried ids just now", callback.key)
@@ -238,6 +283,49 @@ class CallbackServer:
             logger.info("callback for job %s", callback.key)
             self._tell(transition.record)
         return 200
+
+    def _hold(self, callback: Callback) -> None:
+        """Whether AF10 comes back after a 503 is unknown, so it is tried again from here too."""
+        if self._listening is None or len(self._backlog) >= BACKLOG:
+            return
+        self._backlog[callback] = None
+        if self._backlog_task is None:
+            self._backlog_task = asyncio.create_task(
+                self._work_off_backlog(), name="af10_async callbacks not kept yet"
+            )
+            self._tasks.add(self._backlog_task)
+            self._backlog_task.add_done_callback(self._tasks.discard)
+
+    async def _work_off_backlog(self) -> None:
+        try:
+            while self._backlog:
+                await self._runtime.sleep(BACKLOG_PAUSE)
+                await self._keep_backlog()
+        finally:
+            self._backlog_task = None
+
+    async def _keep_backlog(self) -> None:
+        """Try to keep what is held; leave the rest at the first that fails."""
+        for callback in list(self._backlog):
+            try:
+                async with asyncio.timeout(STORE_TIMEOUT):
+                    transition = await self._record(callback)
+            except Exception as error:
+                logger.debug("callback for job %s still held: %s", callback.key, type(error).__name__)
+                return
+            if transition.effect is Effect.FULL:
+                continue  # it stays until others were tried
+            self._backlog.pop(callback, None)
+            if transition.effect is Effect.CHANGED:
+                logger.info("callback for job %s kept, late", callback.key)
+                self._tell(transition.record)
+
+    async def _empty_backlog(self) -> None:
+        """The last attempt; what cannot be kept now is lost, unless AF10 calls again."""
+        await self._keep_backlog()
+        for callback in self._backlog:
+            logger.error("callback for job %s lost: the store could not keep it", callback.key)
+        self._backlog.clear()
 
     async def _record(self, callback: Callback) -> Transition:
         now = self._runtime.now()
@@ -258,6 +346,26 @@ class CallbackServer:
             task = asyncio.create_task(_call(handler, orphan))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+async def shared_secret(store: Store, given: str | None, runtime: Runtime) -> bytes:
+    """What keys are signed with: as configured, or at random and kept with the jobs."""
+    if given is not None:
+        return given.encode()
+    return await store.callback_secret(runtime.random_bytes(32))
+
+
+def _made_store(store: str | Store | None, runtime: Runtime) -> Store:
+    if not isinstance(store, str | None):
+        return store
+    try:
+        return open_store(store or "memory:", now=runtime.now)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _webhook_url(public_url: str, prefix: str, key: str) -> str:
+    return f"{public_url}/{prefix}/{key}" if prefix else f"{public_url}/{key}"
 
 
 async def _call(handler: OrphanHandler, orphan: Orphan) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,16 +15,24 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from .auth import Authenticator, Session
-from .callback_server import CallbackServer, Orphan, OrphanHandler
+from .callback_server import (
+    CallbackServer,
+    Orphan,
+    OrphanHandler,
+    RemoteReceiver,
+    shared_secret,
+)
 from .download import Fetcher, RemoteFile
 from .errors import ClosedError, ConfigurationError
-from .job_work import FileMaker, JobWork, Order, Services
+from .job_services import Order, Receiver, Services
+from .job_work import FileMaker, JobWork
 from .jobs import Job
 from .protocol import keys, wire
 from .protocol.addresses import is_private_host
 from .protocol.retry import RetryPolicy
+from .protocol.tickets import Ticket, TicketError, is_ticket, read_ticket
 from .runtime import Runtime
-from .stores import open_store
+from .stores import Store, open_store
 from .transport import Departure, HTTPClient, Transport
 from .waits import Waits
 
@@ -74,9 +82,11 @@ class AF10Client:
         tls_cert: A PEM file with the callback server's certificate chain (`AF10_TLS_CERT`).
         tls_key: A PEM file with its private key (`AF10_TLS_KEY`).
         ca_file: A PEM file with certificates to trust beside the usual ones (`AF10_CA_FILE`).
-        callback_secret: What the job keys are signed with (`AF10_CALLBACK_SECRET`); at random when
-            not given.
-        store: Where jobs are kept (`AF10_STORE`): `memory:`.
+        callback_secret: What the job keys are signed with (`AF10_CALLBACK_SECRET`); at random, and
+            kept where the jobs are kept, when not given.
+        store: Where jobs are kept (`AF10_STORE`): `memory:`, `sqlite:PATH`, `redis://…` or
+            `valkey://…`. With a store that processes share and a `public_url` but no `listen_port`,
+            another process receives the callbacks (`af10 receive`), and this one only waits.
         callback_server: A server of your own that is running, perhaps shared by many clients; it
             replaces the six arguments from `public_url` to `tls_key`, `callback_secret` and
             `store`, and is left running.
@@ -211,10 +221,17 @@ class AF10Client:
         stack.push_async_callback(transport.close)
         authenticator = self._make_authenticator(transport)
         stack.push_async_callback(authenticator.close)
+        server = self._given_server or self._make_server()
+        # Closed after everybody who uses it has left; a server does so with its own.
+        store = server.store if server is not None else await self._enter_store(stack)
         downloads, jobs = Waits(), Waits()
         stack.push_async_callback(downloads.close)
         stack.push_async_callback(jobs.close)
-        server = await self._enter_server(stack, jobs)
+        receiver: Receiver | None = server
+        if server is not None:
+            await self._enter_server(stack, server, jobs)
+        elif self._settings.receives_elsewhere:
+            receiver = await self._remote_receiver(store)
         return _Parts(
             loop=asyncio.get_running_loop(),
             process=os.getpid(),
@@ -223,8 +240,8 @@ class AF10Client:
             fetcher=Fetcher(transport, downloads, self._retries, self._runtime),
             services=Services(
                 account=self._account(),
-                store=server.store if server else open_store(self._settings.store),
-                server=server,
+                store=store,
+                receiver=receiver,
                 requester=_Requester(self._settings, transport, authenticator),
                 waits=jobs,
                 policy=self._retries,
@@ -232,20 +249,37 @@ class AF10Client:
             ),
         )
 
-    async def _enter_server(self, stack: AsyncExitStack, jobs: Waits) -> CallbackServer | None:
-        server = self._given_server
-        if server is not None and not server.is_running:
+    async def _enter_server(
+        self, stack: AsyncExitStack, server: CallbackServer, jobs: Waits
+    ) -> None:
+        if server is not self._given_server:
+            await stack.enter_async_context(server)
+        elif not server.is_running:
             raise ClosedError(
                 "the callback server is not running: enter it before the client", sent=False
             )
-        if server is None and (self._settings.public_url or self._settings.tls_cert):
-            server = await stack.enter_async_context(self._make_server())
-        if server is not None:
-            self._warn_of_unreachable(server)
-            on_orphan = self._orphan_handler()
-            server.attach(jobs.interrupt, on_orphan)
-            stack.callback(server.detach, jobs.interrupt, on_orphan)
-        return server
+        self._warn_of_unreachable(server)
+        on_orphan = self._orphan_handler()
+        server.attach(jobs.close, on_orphan)
+        stack.callback(server.detach, jobs.close, on_orphan)
+
+    async def _enter_store(self, stack: AsyncExitStack) -> Store:
+        store = self._make_store()
+        await store.open()
+        stack.push_async_callback(store.close)
+        return store
+
+    async def _remote_receiver(self, store: Store) -> RemoteReceiver:
+        given = self._settings.callback_secret
+        secret = await shared_secret(
+            store, given.get_secret_value() if given else None, self._runtime
+        )
+        assert self._settings.public_url is not None  # else nothing is received elsewhere
+        logger.info("callbacks are received by another process over the same store")
+        return RemoteReceiver(self._settings.public_url, secret)
+
+    def _make_store(self) -> Store:
+        return open_store(self._settings.store.get_secret_value(), now=self._runtime.now)
 
     def _warn_of_unreachable(self, server: CallbackServer) -> None:
         """Not an error: in tests, something on this machine may play a public AF10."""
@@ -267,7 +301,10 @@ class AF10Client:
 
         return tell
 
-    def _make_server(self) -> CallbackServer:
+    def _make_server(self) -> CallbackServer | None:
+        listens = self._settings.public_url or self._settings.tls_cert
+        if not listens or self._settings.receives_elsewhere:
+            return None
         secret = self._settings.callback_secret
         return CallbackServer(
             host=self._settings.listen_host,
@@ -275,7 +312,7 @@ class AF10Client:
             public_url=self._settings.public_url,
             tls_cert=self._settings.tls_cert,
             tls_key=self._settings.tls_key,
-            store=open_store(self._settings.store),
+            store=self._make_store(),
             callback_secret=secret.get_secret_value() if secret else None,
             runtime=self._runtime,
         )
@@ -318,9 +355,9 @@ class AF10Client:
 
     @property
     def callback_url(self) -> str | None:
-        """The public https address of the callback server; None when there is none."""
-        server = self._open_parts().services.server
-        return server.public_url if server else None
+        """The public https address at which callbacks arrive; None when there is none."""
+        receiver = self._open_parts().services.receiver
+        return receiver.public_url if receiver else None
 
     # -- operations --------------------------------------------------------------------------------
 
@@ -351,16 +388,21 @@ class AF10Client:
 
         """
         parts = self._open_parts()
-        server = parts.services.server
-        if server is None:
+        receiver = parts.services.receiver
+        if receiver is None:
             raise ConfigurationError(
                 "AF10_PUBLIC_URL (public_url) is not set: it must be the https address under which"
                 " AF10 reaches the callback server, such as https://hooks.example.com; or set"
                 " AF10_TLS_CERT and AF10_TLS_KEY when AF10 can reach this machine directly"
             )
-        key = keys.make_key(self._runtime.random_bytes(keys.RANDOM_BYTES), server.callback_secret)
-        order = Order("POST", "/backup/owner", None, expects_file=True)
-        work = self._work(parts, key, order, download_timeout)
+        key = keys.make_key(self._runtime.random_bytes(keys.RANDOM_BYTES), receiver.callback_secret)
+        work = JobWork(
+            parts.services,
+            key,
+            self._file_maker(parts, download_timeout),
+            order=Order("POST", "/backup/owner", None, expects_file=True),
+        )
+        self._works[key] = work
         return self._handle(work, start_timeout, callback_timeout)
 
     def job(
@@ -370,18 +412,52 @@ class AF10Client:
         callback_timeout: float | None = None,
         download_timeout: float | None = None,
     ) -> Job[Any]:
-        """The job with this key, to be awaited once more.
+        """The job with this key or ticket, to be awaited once more, here or anywhere else.
+
+        A key leads to what the store knows of the job. A ticket (`Job.ticket`) restores the job
+        also where the store does not know it.
+
+        Raises:
+            ConfigurationError: the ticket is damaged, or of a newer release.
 
         Raises, when awaited:
             JobNotFoundError: this account has no such job; or it expired long ago.
+
         """
+        ticket = _read_ticket(key) if is_ticket(key) else None
+        key = ticket.key if ticket else key
         parts = self._open_parts()
         work = self._works.get(key)
         if work is None:
-            work = self._work(parts, key, None, download_timeout)
+            make_file = self._file_maker(parts, download_timeout)
+            work = self._works[key] = JobWork(parts.services, key, make_file, ticket=ticket)
         elif download_timeout is not None:
             work.make_files_with(self._file_maker(parts, download_timeout))
         return self._handle(work, None, callback_timeout)
+
+    async def unfinished(
+        self, *, callback_timeout: float | None = None, download_timeout: float | None = None
+    ) -> AsyncGenerator[Job[Any], None]:
+        """Jobs of this account in which something is left to do, and that nobody works on.
+
+        To wait for the callback, to redeem it, or to save the file. Each is leased to this client,
+        so of many processes that ask only one gets it: until it is done, or given up, or the
+        process dies. After a death on the same machine it is free at once, after one elsewhere
+        within half a minute.
+
+        Raises:
+            StoreError: the store cannot be used.
+
+        """
+        parts = self._open_parts()
+        store = parts.services.store
+        async for record in store.unfinished(parts.services.account):
+            if not await store.lease(record.key):
+                continue
+            make_file = self._file_maker(parts, download_timeout)
+            work = JobWork(parts.services, record.key, make_file, is_leased=True)
+            self._works[record.key] = work
+            yield self._handle(work, None, callback_timeout)
 
     def file(self, url: str, *, download_timeout: float | None = None) -> RemoteFile:
         """The file at any http or https address; no credentials of AF10 are sent to it."""
@@ -390,24 +466,16 @@ class AF10Client:
             fetcher, url, is_trusted=True, download_timeout=self._download_seconds(download_timeout)
         )
 
-    def _work(
-        self, parts: _Parts, key: str, order: Order | None, download_timeout: float | None
-    ) -> JobWork:
-        work = JobWork(parts.services, key, order, self._file_maker(parts, download_timeout))
-        self._works[key] = work
-        return work
-
     def _file_maker(self, parts: _Parts, download_timeout: float | None) -> FileMaker:
         seconds = self._download_seconds(download_timeout)
 
-        def make_file(url: str, key: str, refresh: Callable[[], Awaitable[str | None]]) -> object:
+        def make_file(url: str, work: JobWork) -> object:
             return RemoteFile(
                 parts.fetcher,
                 url,
                 is_trusted=self._trusts_private_files(),
                 download_timeout=seconds,
-                key=key,
-                refresh=refresh,
+                owner=work,
             )
 
         return make_file
@@ -472,6 +540,13 @@ class _Requester:
         return await self._transport.send(
             call, session.api_url, headers, timeout=REQUEST_TIMEOUT, departure=departure
         )
+
+
+def _read_ticket(text: str) -> Ticket:
+    try:
+        return read_ticket(text)
+    except TicketError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _credentials(settings: Settings) -> tuple[str, ...]:

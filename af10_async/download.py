@@ -7,11 +7,11 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import Protocol, TypeVar, assert_never
 from urllib.parse import urljoin, urlsplit
 
 import anyio.to_thread
@@ -41,6 +41,7 @@ from .protocol.files import (
     read_file_error,
     read_file_head,
 )
+from .protocol.lifecycle import FileOnDisk
 from .protocol.retry import RetryPolicy, parse_retry_after
 from .runtime import Runtime
 from .transport import FileReply, Transport
@@ -112,6 +113,35 @@ class Fetcher:
     runtime: Runtime
 
 
+class Owner(Protocol):
+    """The job that a file belongs to."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def ticket(self) -> str:
+        """What restores it anywhere."""
+        ...
+
+    @property
+    def half_saved(self) -> FileOnDisk | None:
+        """The file as somebody saved it, or nearly so, who did not live to say that it is done."""
+        ...
+
+    async def fresh_url(self) -> str | None:
+        """The address of the file, asked for again; None when that is not possible."""
+        ...
+
+    async def file_complete(self, file: FileOnDisk) -> None:
+        """The file is whole and flushed to disk, and gets its name now."""
+
+    async def collected(self) -> None:
+        """The file is safe with whoever asked for it."""
+
+
 @dataclass(slots=True)
 class _Route:
     """Where one attempt stands."""
@@ -152,15 +182,14 @@ class RemoteFile:
         *,
         is_trusted: bool,
         download_timeout: float,
-        key: str | None = None,
-        refresh: Callable[[], Awaitable[str | None]] | None = None,
+        owner: Owner | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._url = url
         self._is_trusted = is_trusted
         self._timeout = download_timeout
-        self._key = key
-        self._refresh = refresh
+        self._owner = owner
+        self._key = owner.key if owner is not None else None
 
     @property
     def url(self) -> str:
@@ -198,17 +227,21 @@ class RemoteFile:
 
         """
         started = self._fetcher.runtime.monotonic()
-        partial = PartialFile(target, overwrite=overwrite)
+        partial = PartialFile(target, overwrite=overwrite, name=self._key)
         async with self._limited(), self._labelled():
-            try:
-                await _in_thread(partial.open)
-                path = await self._fill(partial, progress, started)
-            except BaseException:
-                await _in_thread(partial.discard)
-                raise
-        seconds = self._fetcher.runtime.monotonic() - started
-        logger.info("saved %s: %d bytes in %.1f s", path, partial.size, seconds)
-        return SavedFile(path, partial.size, partial.sha256, seconds)
+            saved = await self._find(partial)
+            if saved is None:
+                try:
+                    await _in_thread(partial.open)
+                    path = await self._fill(partial, progress, started)
+                except BaseException:
+                    await _in_thread(partial.discard)
+                    raise
+                saved = SavedFile(path, partial.size, partial.sha256, self._since(started))
+                logger.info("saved %s: %d bytes in %.1f s", path, saved.size, saved.seconds)
+        # Not under the limit: the file is here, whatever the store takes to hear of it.
+        await self._collected()
+        return saved
 
     async def read(self, *, limit: int = READ_LIMIT) -> bytes:
         """The whole of it in memory.
@@ -221,10 +254,13 @@ class RemoteFile:
             attempt = 0
             while True:
                 try:
-                    return await self._read_once(limit)
+                    found = await self._read_once(limit)
+                    break
                 except AF10Error as error:
                     attempt += 1
                     await self._pause_or_give_up(error, attempt)
+        await self._collected()
+        return found
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """Its bytes as they come. A cut raises, so what came before it is not the whole file."""
@@ -237,12 +273,28 @@ class RemoteFile:
                 async with self._limited(until - clock()):
                     chunk = await anext(chunks, None)
                 if chunk is None:
-                    return
+                    break
                 yield chunk
         finally:
             await chunks.aclose()
+        await self._collected()
 
     # -- fetching ----------------------------------------------------------------------------------
+
+    async def _find(self, partial: PartialFile) -> SavedFile | None:
+        """The file, when somebody saved it there already and died before it could be noted."""
+        file = self._owner.half_saved if self._owner is not None else None
+        if file is None or not await _in_thread(lambda: partial.has(file)):
+            return None
+        logger.info("job %s: its file was saved before", self._key)
+        return SavedFile(Path(file.path), file.size, file.sha256, 0.0)
+
+    def _since(self, started: float) -> float:
+        return self._fetcher.runtime.monotonic() - started
+
+    async def _collected(self) -> None:
+        if self._owner is not None:
+            await self._owner.collected()
 
     async def _fill(
         self, partial: PartialFile, progress: ProgressHandler | None, started: float
@@ -273,7 +325,19 @@ class RemoteFile:
                     await _in_thread(functools.partial(partial.write, full))
             name = opened.head.name
         meter.tell()  # before the name is taken: the handler may raise
-        return await _in_thread(lambda: partial.finish(blocks, name))
+        await _in_thread(lambda: partial.flush(blocks))
+        return await self._name(partial, name)
+
+    async def _name(self, partial: PartialFile, server_name: str) -> Path:
+        """Give the file its name; the job's record knows which before it is there."""
+        while True:
+            path = await _in_thread(lambda: partial.free_path(server_name))
+            if self._owner is not None:
+                there = str(path.absolute())  # noqa: ASYNC240 - it only asks for the work folder
+                file = FileOnDisk(there, partial.size, partial.sha256)
+                await self._owner.file_complete(file)
+            if await _in_thread(functools.partial(partial.take, path)):
+                return path
 
     async def _read_once(self, limit: int) -> bytes:
         received = bytearray()
@@ -351,8 +415,8 @@ class RemoteFile:
             self._follow(route, found.location)
             return
         fresh = None
-        if self._refresh is not None and not route.refreshes:
-            fresh = await self._refresh()
+        if self._owner is not None and not route.refreshes:
+            fresh = await self._owner.fresh_url()
         if fresh is None:
             raise self._refused(reply, "the address is not, or no longer, good")
         logger.info("the address of the file had gone stale; AF10 gave a fresh one")
@@ -417,6 +481,8 @@ class RemoteFile:
             yield
         except AF10Error as error:
             error.key, error.step = error.key or self._key, error.step or "download"
+            if self._owner is not None:
+                error.ticket = self._owner.ticket
             raise
 
     def _refused(self, reply: FileReply, reason: str, *, retryable: bool = False) -> DownloadError:

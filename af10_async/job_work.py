@@ -1,4 +1,4 @@
-"""What all handles of one job share: starting it once, waiting for it, redeeming its secrets.
+"""What all handles of one job share: starting it once, waiting for it, what comes of it.
 
 Nothing here runs by itself. Those who wait drive the job on: each of them watches its record, and
 the two things that must happen once for all of them (the start, and redeeming) are single flights.
@@ -7,205 +7,156 @@ the two things that must happen once for all of them (the start, and redeeming) 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol
 
-from .callback_server import CallbackServer
 from .errors import (
     AF10Error,
-    APIError,
-    BadResponseError,
     CallbackTimeoutError,
-    ClosedError,
     JobError,
     JobExpiredError,
     JobInterruptedError,
     JobNotFoundError,
     StartTimeoutError,
+    StoreError,
     UnexpectedPayloadError,
 )
+from .job_record import LiveRecord
+from .job_redeem import Redeemer
+from .job_services import Order, Services
+from .job_start import JobStart
 from .protocol import wire
+from .protocol.keys import is_genuine
 from .protocol.lifecycle import (
     JOB_LIFETIME,
-    MAX_SECRETS,
-    Accepted,
-    Event,
+    Collected,
+    FileComplete,
+    FileOnDisk,
     JobRecord,
     JobState,
     LifeEnded,
-    PayloadReceived,
-    Refused,
-    SecretRefused,
 )
-from .protocol.retry import MAX_RETRY_AFTER, RetryPolicy
-from .runtime import Runtime
+from .protocol.tickets import Ticket
 from .single_flight import SingleFlight
-from .stores import Store
-from .transport import Departure
-from .waits import Interrupted, OutOfTime, Waits
+from .waits import Interrupted, OutOfTime
 
 logger = logging.getLogger("af10_async.jobs")
 
-EARLY_CALLBACK_GRACE = 1.0
-"""Seconds that the answer to the POST may still take when the callback has overtaken it."""
-REDEEM_TRIES = 8
-"""How often an id that AF10 does not know (yet) is tried before it may make room for others."""
 _LATE = 0.05
 _LONGEST_GRACE = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """One step in the life of a job."""
+class FileMaker(Protocol):
+    """Makes the result of a job whose payload is the address of a file."""
 
-    key: str
-    state: JobState
-    at: float
-    """Unix seconds."""
-    failure: str | None = None
-    """Why it failed, if it did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be asked of AF10."""
-
-    method: str
-    path: str
-    body: Mapping[str, Any] | None
-    expects_file: bool
-
-
-class Requester(Protocol):
-    """Sends calls of one account, renewing its token when need be."""
-
-    async def session(self) -> object:
-        """Make sure that there is a token."""
-
-    async def request(self, call: wire.Call, departure: Departure | None = None) -> wire.Reply:
-        """Send one call; an answer that refuses a fresh token too is returned as it is."""
-        ...
-
-    def secrets(self) -> tuple[str, ...]:
-        """What must stand in no text."""
-        ...
-
-
-FileMaker = Callable[[str, str, Callable[[], Awaitable[str | None]]], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the jobs of one client work with."""
-
-    account: str
-    store: Store
-    server: CallbackServer | None
-    requester: Requester
-    waits: Waits
-    policy: RetryPolicy
-    runtime: Runtime
-
-
-@dataclass(frozen=True, slots=True)
-class _NotStarted:
-    """AF10 did not start the job, for certain."""
-
-    error: AF10Error
-    is_refusal: bool
-    may_repeat: bool
-
-
-def _labelled(error: AF10Error, key: str, step: str) -> AF10Error:
-    error.key, error.step = key, error.step or step
-    return error
+    def __call__(self, url: str, work: JobWork) -> object:
+        """The file at `url`; `work` knows how to ask for a fresh address."""
 
 
 class JobWork:
-    """One job, as this process sees it."""
+    """One job, as this process sees it. It is also what its file belongs to."""
 
     __slots__ = (
         "__weakref__",
-        "_departure",
-        "_doubt",
-        "_failure",
         "_file",
         "_handles",
-        "_is_claimed",
-        "_is_listening",
-        "_is_started",
+        "_live",
         "_make_file",
-        "_order",
-        "_post_scope",
         "_redeeming",
         "_services",
-        "_starting",
-        "_trouble",
+        "_start",
+        "_ticket",
         "_waiters",
-        "history",
-        "key",
-        "listeners",
-        "record",
     )
 
     def __init__(
-        self, services: Services, key: str, order: Order | None, make_file: FileMaker
+        self,
+        services: Services,
+        key: str,
+        make_file: FileMaker,
+        *,
+        order: Order | None = None,
+        ticket: Ticket | None = None,
+        is_leased: bool = False,
     ) -> None:
-        self.key = key
-        self.record: JobRecord | None = None
-        self.history: list[JobEvent] = []
-        self.listeners: list[Callable[[JobEvent], None]] = []
         self._services = services
-        self._order = order
+        self._live = LiveRecord(services, key)
+        self._start = JobStart(services, self._live, order) if order else None
+        self._ticket = ticket
         self._make_file = make_file
-        self._is_started = False
-        self._departure = Departure()
-        self._post_scope: asyncio.Timeout | None = None
-        self._doubt: AF10Error | None = None
-        self._trouble: AF10Error | None = None
-        self._failure: AF10Error | None = None
         self._file: object = None
-        self._is_claimed = False
-        self._is_listening = False
         self._handles = 0
         self._waiters = 0
-        self._starting = SingleFlight(self._start, "af10_async start")
-        self._redeeming = SingleFlight(self._redeem, "af10_async redeem")
+        self._redeeming: SingleFlight[None] | None = None
+        if is_leased:
+            self._live.was_leased()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_live"):
+            self._live.release()
+
+    # -- for the handles ---------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str:
+        """The job's name."""
+        return self._live.key
+
+    @property
+    def live(self) -> LiveRecord:
+        """Its record."""
+        return self._live
 
     @property
     def title(self) -> str:
         """The request, in words."""
-        return f"{self._order.method} {self._order.path}" if self._order else "taken up by its key"
+        start = self._start
+        return f"{start.order.method} {start.order.path}" if start else "taken up by its key"
 
-    # -- for the handles ---------------------------------------------------------------------------
+    @property
+    def is_untouched(self) -> bool:
+        """Whether there is a request that nobody has asked to send."""
+        return self._start is not None and not self._start.is_over and self._live.record is None
+
+    @property
+    def ticket(self) -> str:
+        """What restores the job where the store does not know it."""
+        return str(self._make_ticket())
 
     async def start(self, timeout: float) -> None:
         """Send the request, once, and wait until AF10 is known to have accepted it."""
-        self._claim()
+        self._live.claim()
         try:
             await self._accepted_within(timeout)
-        except BaseException:
+        except BaseException as error:
             self._leave_alone()
+            self._give_ticket(error)
             raise
         self._raise_failure()
 
     async def wait(self, start_timeout: float, callback_timeout: float) -> None:
         """Wait until the job is done, and drive it on meanwhile."""
-        if self.record is not None and self.record.state is JobState.READY:
+        if self._live.record is not None and self._live.record.state is JobState.READY:
             return
         self._waiters += 1
-        self._claim()
+        self._live.claim()
         try:
             await self._begin(start_timeout)
-            await self._end(callback_timeout)
+            clock = asyncio.get_running_loop().time
+            until = clock() + callback_timeout
+            is_done = await self._done_within(callback_timeout)
+            # When the event loop itself was late, the callback may stand at the door.
+            late = clock() - until
+            if not is_done and late > _LATE:
+                is_done = await self._done_within(min(late, _LONGEST_GRACE))
+            if not is_done:
+                raise self._callback_timeout(callback_timeout) from self._last_trouble()
         except Interrupted:
             raise self._interrupted() from None
+        except AF10Error as error:
+            self._give_ticket(error)
+            raise
         finally:
             self._waiters -= 1
             self._leave_alone()
@@ -213,12 +164,12 @@ class JobWork:
     def result(self) -> Any:
         """What came of the job that is done."""
         self._raise_failure()
-        record = self._known()
+        record = self._live.known
         payload = json.loads(record.payload or "null")
         url = wire.payload_url(payload)
         if url is not None and (record.expects_file or record.account is None):
             if self._file is None:
-                self._file = self._make_file(url, self.key, self._fresh_url)
+                self._file = self._make_file(url, self)
             return self._file
         if record.expects_file:
             raise UnexpectedPayloadError(
@@ -235,11 +186,6 @@ class JobWork:
         self._make_file = make_file
         self._file = None
 
-    @property
-    def is_started(self) -> bool:
-        """Whether the request has left, for certain or perhaps."""
-        return self._is_started
-
     def take(self) -> None:
         """Count one more handle."""
         self._handles += 1
@@ -247,12 +193,32 @@ class JobWork:
     def let_go(self) -> None:
         """A handle is gone: after the last, nobody claims the callback or listens any more."""
         self._handles -= 1
-        if self._handles or self._waiters:
-            return
-        self._is_claimed = False
-        if self._is_listening and self._services.server is not None:
-            self._is_listening = False
-            self._services.server.unclaim(self.key, self._heard)
+        if not self._handles and not self._waiters:
+            self._live.let_go()
+
+    # -- for its file ------------------------------------------------------------------------------
+
+    async def fresh_url(self) -> str | None:
+        """The address of the file, asked for again; None when that is not possible."""
+        return await Redeemer(self._services, self._live).fresh_url()
+
+    @property
+    def half_saved(self) -> FileOnDisk | None:
+        """The file as somebody saved it, or nearly so, who did not live to say that it is done."""
+        record = self._live.record
+        return record.file if record is not None and record.uncollected else None
+
+    async def file_complete(self, file: FileOnDisk) -> None:
+        """The file is whole and flushed to disk, and gets its name now."""
+        record = self._live.record
+        if record is not None and record.uncollected:
+            await self._live.apply_once(FileComplete(self._services.runtime.now(), file))
+
+    async def collected(self) -> None:
+        """The file is safe with whoever asked for it."""
+        record = self._live.record
+        if record is not None and record.uncollected:
+            await self._live.apply_once(Collected(self._services.runtime.now()))
 
     # -- before the callback -----------------------------------------------------------------------
 
@@ -262,371 +228,118 @@ class JobWork:
         try:
             await self._begin(timeout)
             async with self._services.waits.limit(until - clock()):
-                while not self._known().start_certain and not self._known().is_done:
-                    await self._next()
+                while not self._live.known.start_certain and not self._live.known.is_done:
+                    await self._live.next()
         except OutOfTime:
-            raise self._start_timeout(timeout) from self._doubt
+            raise self._start_timeout(timeout) from self._last_trouble()
         except Interrupted:
             raise self._interrupted() from None
 
     async def _begin(self, timeout: float) -> None:
         """See to it that the request has been sent, for certain or perhaps."""
-        if self._is_started or self._order is None:
-            await self._take_up()
+        start = self._start
+        if start is not None and start.is_over:
             return
         try:
             async with self._services.waits.limit(timeout):
-                await self._starting.join()
+                await (start.join() if start is not None else self._take_up())
         except OutOfTime:
             # What may have been sent is waited for: the callback can still prove that it runs.
-            may_run = self.record is not None and (
-                self._departure.sent is not False or self.record.start_certain
-            )
-            if not may_run:
-                raise self._start_timeout(timeout) from None
+            if start is None:
+                raise self._not_found_in_time(timeout) from self._last_trouble()
+            if not start.may_run:
+                raise self._start_timeout(timeout) from self._last_trouble()
 
     async def _take_up(self) -> None:
-        record = await self._services.store.get(self.key)
+        record = await self._live.read()
+        if self._ticket is not None and (record is None or record.account is None):
+            await self._restore(self._ticket)
+            record = self._live.known
         if record is None or record.account not in (None, self._services.account):
             raise JobNotFoundError(
                 "this account has no job under this key; check the key, and whether the store that"
                 " held the job is the one in use",
                 key=self.key,
             )
-        self._is_started = True
-        self._saw(record)
+        await self._live.lease()
 
-    async def _start(self) -> None:
-        if self._is_started:
-            return  # an earlier run, whose end this one waited for, may have sent it
-        attempt = 0
-        try:
-            while True:
-                await self._services.requester.session()
-                self._ensure_listening()
-                await self._register()
-                attempt += 1
-                outcome = await self._post()
-                if not isinstance(outcome, _NotStarted):
-                    break
-                self._departure = Departure()
-                pause = await self._pause_or_give_up(outcome, attempt)
-                if await self._is_proven_within(pause):
-                    outcome = wire.Started()  # whatever AF10 said, its callback says otherwise
-                    break
-        except BaseException as error:
-            await self._abandon(error)
-            raise
-        await self._settle(outcome)
-
-    def _ensure_listening(self) -> None:
-        """Start nothing whose callback would find nobody."""
-        if self._services.server is None or not self._services.server.is_running:
-            raise ClosedError("the callback server is closed, or closing", sent=False)
-
-    async def _register(self) -> None:
-        if self.record is not None:
-            return
-        assert self._order is not None  # else there is nothing to start
+    async def _restore(self, ticket: Ticket) -> None:
+        """Put into the store what the ticket says of the job."""
         now = self._services.runtime.now()
         record = JobRecord(
-            key=self.key,
-            account=self._services.account,
-            method=self._order.method,
-            path=self._order.path,
-            expects_file=self._order.expects_file,
-            created_at=now,
-            expires_at=now + JOB_LIFETIME,
+            key=ticket.key,
+            account=ticket.account,
+            method=ticket.method,
+            path=ticket.path,
+            expects_file=ticket.expects_file,
+            created_at=ticket.created_at,
+            expires_at=ticket.created_at + JOB_LIFETIME,
+            state=JobState.ACCEPTED if ticket.start_certain else JobState.REGISTERED,
+            start_certain=ticket.start_certain,
         )
-        await self._services.store.add(record)
-        self._saw(record)
+        self._refuse_hopeless(ticket, record.expires_at - now)
+        await self._live.add_or_adopt(record)
 
-    async def _post(self) -> wire.Started | wire.Finished | wire.Unclear | _NotStarted:
-        secrets = self._services.requester.secrets()
-        try:
-            outcome = wire.read_start(await self._answer(), secrets)
-        except (AF10Error, TimeoutError) as error:
-            if self._known().start_certain:
-                return wire.Started()  # the callback was here first
-            return self._unanswered(error)
-        if self._known().start_certain and not isinstance(outcome, wire.Finished):
-            return wire.Started()  # whatever this answer says: the callback has proven it
-        if isinstance(outcome, wire.NotNow):
-            return _NotStarted(outcome.reason, is_refusal=True, may_repeat=True)
-        return outcome
-
-    async def _answer(self) -> wire.Reply:
-        server = self._services.server
-        assert self._order is not None  # else there is nothing to start
-        assert server is not None  # the client makes no job to start without one
-        webhook_url = server.webhook_url(self.key)
-        call = wire.webhook_call(self._order.path, webhook_url, self._order.body)
-        async with self._ended_by_callback():
-            return await self._services.requester.request(call, self._departure)
-
-    @asynccontextmanager
-    async def _ended_by_callback(self) -> AsyncIterator[None]:
-        """Raise `TimeoutError` in the block a moment after a callback has proven the start."""
-        try:
-            async with asyncio.timeout(None) as self._post_scope:
-                yield
-        finally:
-            self._post_scope = None
-
-    def _unanswered(self, error: BaseException) -> wire.Unclear | _NotStarted:
-        assert isinstance(error, AF10Error)
-        if error.step == "authenticate" or error.sent is False:
-            return _NotStarted(error, is_refusal=False, may_repeat=error.retryable)
-        if isinstance(error, APIError):
-            return _NotStarted(error, is_refusal=True, may_repeat=False)
-        return wire.Unclear(error)
-
-    async def _pause_or_give_up(self, outcome: _NotStarted, attempt: int) -> float:
-        error = outcome.error
-        asked = error.retry_after if isinstance(error, APIError) else None
-        chance = self._services.runtime.chance()
-        pause = self._services.policy.pause(attempt, chance, asked)
-        if outcome.may_repeat and pause is not None:
-            logger.info("job %s not started, again in %.1f s: %s", self.key, pause, error)
-            return pause
-        if outcome.is_refusal:
-            self._is_started = True  # there is nothing left to start
-            self._failure = _labelled(error, self.key, "start")
-            await self._apply(Refused(self._services.runtime.now(), error.message))
-        raise error
-
-    async def _is_proven_within(self, seconds: float) -> bool:
-        """Sleep, and look whether a callback has proven the start meanwhile, here or elsewhere."""
-        with contextlib.suppress(TimeoutError):
-            async with self._ended_by_callback():
-                await self._services.runtime.sleep(seconds)
-        self._saw(self._not_gone(await self._services.store.get(self.key)))
-        return self._known().start_certain
-
-    async def _abandon(self, error: BaseException) -> None:
-        """Leave the start: what cannot have been sent is forgotten, what can have been is kept."""
-        if isinstance(error, AF10Error):
-            _labelled(error, self.key, "start")
-        if self.record is None or self.record.is_done:
-            return
-        is_unsent = self._departure.sent is False and not self._known().start_certain
-        if is_unsent and await self._forget():
-            return
-        self._is_started = True
-        if self._known().start_certain:
-            return  # a callback came in between: it is kept, and there is nothing left to send
-        self._doubt = error if isinstance(error, AF10Error) else None
-        logger.warning("job %s: the start was abandoned; AF10 may have started it", self.key)
-
-    async def _forget(self) -> bool:
-        """Take the record back, unless a callback has come for it."""
-        if not await self._services.store.remove(self.key, self._known().version):
-            record = await self._services.store.get(self.key)
-            if record is not None:
-                self._saw(record)
-                return False
-        self.record = None
-        self.history.clear()
-        return True
-
-    async def _settle(self, outcome: wire.Started | wire.Finished | wire.Unclear) -> None:
-        self._is_started = True
-        now = self._services.runtime.now()
-        match outcome:
-            case wire.Started():
-                await self._apply(Accepted(now))
-            case wire.Finished(payload=payload):
-                await self._apply(PayloadReceived(now, payload))
-            case wire.Unclear(reason=reason):
-                self._doubt = reason
-                logger.warning("job %s may have started: %s", self.key, reason)
-            case _:
-                assert_never(outcome)
+    def _refuse_hopeless(self, ticket: Ticket, seconds_left: float) -> None:
+        if ticket.account != self._services.account:
+            raise JobNotFoundError("this ticket is for a job of another account", key=self.key)
+        if seconds_left <= 0:
+            raise JobExpiredError(
+                "this ticket is too old, and the store no longer knows its job; start a new one",
+                key=self.key,
+                step="callback",
+            )
+        receiver = self._services.receiver
+        if receiver is None:
+            raise JobNotFoundError(
+                "the store does not know the job of this ticket, and nothing here receives its"
+                " callback: give the store that knows it (AF10_STORE), or the address under which"
+                " the callback arrives (AF10_PUBLIC_URL)",
+                key=self.key,
+            )
+        if not is_genuine(ticket.key, receiver.callback_secret):
+            raise JobNotFoundError(
+                "the store does not know the job of this ticket, and its callback would not be"
+                " recognised here: set AF10_CALLBACK_SECRET to what it was when the job was made",
+                key=self.key,
+            )
 
     # -- after it ----------------------------------------------------------------------------------
 
-    async def _end(self, timeout: float) -> None:
-        clock = asyncio.get_running_loop().time
-        until = clock() + timeout
-        if await self._done_within(timeout):
-            return
-        # When the event loop itself was late, the callback may stand at the door.
-        late = clock() - until
-        if late > _LATE and await self._done_within(min(late, _LONGEST_GRACE)):
-            return
-        raise self._callback_timeout(timeout) from self._trouble or self._doubt
-
     async def _done_within(self, seconds: float) -> bool:
-        left = self._known().expires_at - self._services.runtime.now()
+        live = self._live
+        left = live.known.expires_at - self._services.runtime.now()
         try:
             async with self._services.waits.limit(min(seconds, left)):
-                await self._until_done()
+                while not live.known.is_done:
+                    if live.known.secrets:
+                        await self._redeem()
+                    else:
+                        await live.next()
         except OutOfTime:
             if left > seconds:
                 return False
-            await self._apply(LifeEnded(self._services.runtime.now()))
-            return self._known().is_done
+            await live.apply_once(LifeEnded(self._services.runtime.now()))
+            return live.known.is_done
         return True
 
-    async def _until_done(self) -> None:
-        while not self._known().is_done:
-            if self._known().secrets:
-                await self._redeeming.join()
-            else:
-                await self._next()
-
-    async def _next(self) -> None:
-        known = self._known()
-        record = await self._services.store.changed(self.key, known.version)
-        self._saw(self._not_gone(record))
-
     async def _redeem(self) -> None:
-        """Try the secrets in turn, each a few times, until one gives the payload."""
-        tries: Counter[str] = Counter()
-        troubles = 0
-        while self._known().secrets and not self._known().is_done:
-            trouble: AF10Error | None = None
-            for secret in self._known().secrets:
-                try:
-                    if await self._give_in(secret):
-                        return
-                    tries[secret] += 1
-                except AF10Error as error:
-                    # It may be this secret's own, which may be forged: the others get their turn.
-                    self._trouble = trouble = error
-            pause = await self._next_round(tries)
-            if trouble is not None:
-                troubles += 1
-                pause = max(pause, self._patience(trouble, troubles))
-            await self._pause(pause)
-
-    async def _give_in(self, secret: str) -> bool:
-        outcome = await self._ask(secret)
-        now = self._services.runtime.now()
-        match outcome:
-            case wire.Payload(json=payload):
-                await self._apply(PayloadReceived(now, payload, secret))
-                return True
-            case wire.NotRedeemable(reason=reason):
-                self._trouble = reason
-                await self._drop(secret)
-            case wire.NotReady(reason=reason):
-                self._trouble = reason
-            case _:
-                assert_never(outcome)
-        return False
-
-    async def _ask(self, secret: str) -> wire.Payload | wire.NotReady | wire.NotRedeemable:
-        reply = await self._services.requester.request(wire.redeem_call(secret))
-        return wire.read_redeem(reply, (*self._services.requester.secrets(), secret))
-
-    async def _next_round(self, tries: Counter[str]) -> float:
-        """Drop what was tried often enough; the pause for what is left."""
-        pauses = [0.0]
-        for secret in self._known().secrets:
-            # An id that AF10 does not know may be known later: it goes only when room is needed.
-            is_crowded = len(self._known().secrets) > MAX_SECRETS // 2
-            if is_crowded and tries[secret] >= REDEEM_TRIES:
-                await self._drop(secret)
-            if tries[secret] and secret in self._known().secrets:
-                chance = self._services.runtime.chance()
-                pauses.append(self._services.policy.backoff(tries[secret], chance))
-        return max(pauses)
-
-    async def _drop(self, secret: str) -> None:
-        if self._known().account is None:
-            return  # an orphan's secret may be good for another account than this one
-        logger.warning("job %s: AF10 refused an id that came by callback", self.key)
-        await self._apply(SecretRefused(self._services.runtime.now(), secret))
-
-    def _patience(self, error: AF10Error, troubles: int) -> float:
-        chance = self._services.runtime.chance()
-        if not error.retryable and not isinstance(error, BadResponseError):
-            raise _labelled(error, self.key, "redeem")
-        asked = (error.retry_after if isinstance(error, APIError) else None) or 0.0
-        if asked > MAX_RETRY_AFTER:
-            raise _labelled(error, self.key, "redeem")
-        pause = max(self._services.policy.backoff(troubles, chance), asked)
-        logger.info("job %s not redeemed, again in %.1f s: %s", self.key, pause, error)
-        return pause
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait a while, or until something happens to the record."""
-        if seconds <= 0:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._next()
-        except TimeoutError:
-            return
-
-    async def _fresh_url(self) -> str | None:
-        """The address of the file, asked for again; None when that is not possible."""
-        record = await self._services.store.get(self.key)
-        if record is None or not record.secrets:
-            return None
-        secret = record.secrets[0]
-        outcome = await self._ask(secret)
-        if not isinstance(outcome, wire.Payload):
-            return None
-        now = self._services.runtime.now()
-        await self._services.store.apply(self.key, PayloadReceived(now, outcome.json, secret))
-        return wire.payload_url(json.loads(outcome.json))
-
-    # -- the record --------------------------------------------------------------------------------
-
-    def _known(self) -> JobRecord:
-        assert self.record is not None  # every path here has registered it or taken it up
-        return self.record
-
-    def _not_gone(self, record: JobRecord | None) -> JobRecord:
-        if record is None:
-            raise JobNotFoundError("the store no longer knows this job", key=self.key)
-        return record
-
-    async def _apply(self, event: Event) -> None:
-        transition = await self._services.store.apply(self.key, event)
-        self._saw(self._not_gone(transition.record if transition else None))
-
-    def _saw(self, record: JobRecord) -> None:
-        known = self.record
-        if known is not None and record.version <= known.version:
-            return
-        self.record = record
-        if record.start_certain and self._post_scope and not self._post_scope.expired():
-            now = asyncio.get_running_loop().time()
-            self._post_scope.reschedule(now + EARLY_CALLBACK_GRACE)
-        if known is None or known.state is not record.state:
-            self._tell(record)
-
-    def _tell(self, record: JobRecord) -> None:
-        event = JobEvent(self.key, record.state, self._services.runtime.now(), record.failure)
-        self.history.append(event)
-        for listener in list(self.listeners):
-            listener(event)
-
-    def _claim(self) -> None:
-        self._is_claimed = True
-        if self._services.server is not None and not self._is_listening:
-            self._is_listening = True
-            self._services.server.claim(self.key, self._heard)
+        if self._redeeming is None:
+            redeemer = Redeemer(self._services, self._live)
+            self._redeeming = SingleFlight(redeemer.redeem, "af10_async redeem")
+        await self._redeeming.join()
 
     def _leave_alone(self) -> None:
         if not self._waiters:
-            self._is_claimed = False
-
-    def _heard(self, record: JobRecord) -> bool:
-        """The callback server shows the record after a callback; whether somebody claims it."""
-        self._saw(record)
-        return self._is_claimed
+            self._live.leave_alone()
 
     # -- errors ------------------------------------------------------------------------------------
 
     def _raise_failure(self) -> None:
-        record = self._known()
+        record = self._live.known
         if record.state is JobState.FAILED:
-            if self._failure is not None:
-                raise self._failure.fresh()
+            if self._start is not None and self._start.failure is not None:
+                raise self._start.failure.fresh()
             raise JobError(record.failure or "AF10 refused the job", key=self.key, step="start")
         if record.state is JobState.EXPIRED:
             raise JobExpiredError(
@@ -635,11 +348,18 @@ class JobWork:
                 step="callback",
             )
 
-    def _is_certain(self) -> bool:
-        return self.record is not None and self.record.start_certain
+    def _last_trouble(self) -> AF10Error | None:
+        return self._live.trouble or (self._start.doubt if self._start else None)
+
+    def _sent(self) -> bool | None:
+        if self._live.is_certain:
+            return True
+        if self._start is None:
+            return None
+        return self._start.sent if self._live.record is not None else False
 
     def _start_timeout(self, seconds: float) -> StartTimeoutError:
-        sent = self._departure.sent if self.record is not None else False
+        sent = self._sent()
         if sent is False:
             text = "nothing was sent, so it can simply be tried again"
         else:
@@ -654,16 +374,27 @@ class JobWork:
             retryable=sent is False,
         )
 
+    def _not_found_in_time(self, seconds: float) -> StoreError:
+        return StoreError(
+            f"the store did not answer within {seconds:g} s; the job lives on: try again",
+            key=self.key,
+            step="start",
+            retryable=True,
+        )
+
     def _callback_timeout(self, seconds: float) -> CallbackTimeoutError:
-        record = self._known()
+        record = self._live.known
         if record.secrets:
             what = f"the payload could not be redeemed within {seconds:g} s"
         else:
             what = f"AF10 did not call back within {seconds:g} s"
         if record.refused:
             what += f" (it refused {len(record.refused)} id(s) that came by callback)"
-        if self._trouble is not None:
-            what += f"; the last trouble was: {self._trouble.message}"
+        if self._live.trouble is not None:
+            what += f"; the last trouble was: {self._live.trouble.message}"
+        receiver = self._services.receiver
+        if not record.secrets and (receiver is None or receiver.is_elsewhere):
+            what += " (this process does not receive callbacks itself: is `af10 receive` running?)"
         start = (
             "the job was accepted"
             if record.start_certain
@@ -674,14 +405,49 @@ class JobWork:
             start_certain=record.start_certain,
             key=self.key,
             step="redeem" if record.secrets else "callback",
-            sent=True if record.start_certain else self._departure.sent,
+            sent=self._sent(),
         )
 
     def _interrupted(self) -> JobInterruptedError:
-        return JobInterruptedError(
+        error = JobInterruptedError(
             "the client or its callback server was closed while the job was waited for; the job"
-            " lives on, and client.job(key) takes it up again where its store is still there",
+            " lives on: client.job(key) takes it up again where its store is still there, and"
+            " client.job(ticket) anywhere",
             key=self.key,
-            step="callback" if self._is_certain() else "start",
-            sent=True if self._is_certain() else self._departure.sent,
+            step="callback" if self._live.is_certain else "start",
+            sent=self._sent(),
+        )
+        self._give_ticket(error)
+        return error
+
+    def _give_ticket(self, error: BaseException) -> None:
+        if isinstance(error, AF10Error) and self._live.record is not None:
+            error.ticket = self.ticket
+
+    def _make_ticket(self) -> Ticket:
+        record = self._live.record
+        if record is None:
+            return self._ticket or self._early_ticket()
+        order = self._start.order if self._start is not None else record
+        return Ticket(
+            key=self.key,
+            account=self._services.account,
+            expects_file=record.expects_file,
+            start_certain=record.start_certain,
+            created_at=record.created_at,
+            method=order.method or "GET",
+            path=order.path or "/",
+        )
+
+    def _early_ticket(self) -> Ticket:
+        """That of a job of which nothing is known yet: it was not sent, or is known by its key."""
+        order = self._start.order if self._start is not None else None
+        return Ticket(
+            key=self.key,
+            account=self._services.account,
+            expects_file=order.expects_file if order else False,
+            start_certain=False,
+            created_at=self._services.runtime.now(),
+            method=order.method if order else "GET",
+            path=order.path if order else "/",
         )

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
-from .job_work import JobEvent, JobWork
+from .job_record import JobEvent
+from .job_work import JobWork
 from .protocol.lifecycle import JobState
 
 __all__ = ["Job", "JobEvent", "JobState"]
@@ -32,7 +33,8 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         JobInterruptedError: the client or its callback server closed while this waited.
         APIError, NetworkError, BadResponseError: AF10 refused, or could not be reached.
         UnexpectedPayloadError: a file was expected and something else came.
-        JobNotFoundError, JobExpiredError: for a job taken up by its key.
+        JobNotFoundError, JobExpiredError: for a job taken up by its key or ticket.
+        StoreError: the store cannot be used. One that cannot be reached for a while is waited for.
     """
 
     __slots__ = (
@@ -60,8 +62,18 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
     @property
     def state(self) -> JobState:
         """How far it has come, as far as this process knows."""
-        record = self._work.record
+        record = self._work.live.record
         return JobState.NEW if record is None else record.state
+
+    @property
+    def ticket(self) -> str:
+        """A short plain text with which `client.job(ticket)` restores the job anywhere.
+
+        Unlike the key it does not need a store that knows the job: what AF10 sends to the job's
+        webhook is recognised wherever the same callback secret is in use. It holds no credentials,
+        and only the job's own account can use it.
+        """
+        return self._work.ticket
 
     async def start(self) -> Self:
         """Send the request, once; return when AF10 has accepted it.
@@ -84,9 +96,10 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         """
         self._is_used = True
         queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
-        for event in self._work.history:
+        live = self._work.live
+        for event in live.history:
             queue.put_nowait(event)
-        self._work.listeners.append(queue.put_nowait)
+        live.listen(queue.put_nowait)
         waiter = asyncio.create_task(self._wait(), name="af10_async events")
         waiter.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -94,7 +107,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
                 yield event_or_end
             await waiter
         finally:
-            self._work.listeners.remove(queue.put_nowait)
+            live.unlisten(queue.put_nowait)
             waiter.cancel()
             await asyncio.wait([waiter])
             if not waiter.cancelled():
@@ -110,7 +123,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
     def __del__(self) -> None:
         if not hasattr(self, "_drivers"):
             return
-        if not self._is_used and not self._work.is_started:
+        if not self._is_used and self._work.is_untouched:
             warnings.warn(
                 f"job {self.key} ({self._work.title}) was never awaited",
                 RuntimeWarning,

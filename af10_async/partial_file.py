@@ -2,6 +2,9 @@
 
 Everything here blocks and belongs in a thread. Bytes go to a hidden partial file in the target's
 own folder; it is flushed to disk, then gets its name in one step, then the folder is flushed.
+
+The partial file of a job has a name made of the job's key, and is locked while somebody writes to
+it: what a dead process left behind is recognised, and taken over by who resumes the job.
 """
 
 from __future__ import annotations
@@ -16,6 +19,12 @@ import stat
 from pathlib import Path
 
 from .errors import DiskFullError, SaveError, TargetExistsError
+from .protocol.lifecycle import FileOnDisk
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there each partial file has a name of its own
+    fcntl = None  # type: ignore[assignment]
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -31,15 +40,20 @@ class PartialFile:
     Args:
         target: A folder (one that exists, or a path that ends in a slash) or the path of the file.
         overwrite: Whether the final name may belong to an older file, which is then replaced.
+        name: What the same download is recognised by when it is tried again; may be a secret.
 
     """
 
-    def __init__(self, target: str | os.PathLike[str], *, overwrite: bool) -> None:
+    def __init__(
+        self, target: str | os.PathLike[str], *, overwrite: bool, name: str | None = None
+    ) -> None:
         self._target = target
         self._overwrite = overwrite
         self._folder = Path()
         self._wanted: str | None = None
-        self._name = f".af10-{secrets.token_hex(8)}.part"
+        token = hashlib.sha256(name.encode()).hexdigest()[:16] if name else ""
+        self._own_name = _partial_name(token) if token else None
+        self._name = ""
         self._file = -1
         self._folder_fd: int | None = None
         self._hash = hashlib.sha256()
@@ -52,6 +66,17 @@ class PartialFile:
             self._open()
         except OSError as error:
             raise save_error(error, self._folder) from None
+
+    def has(self, file: FileOnDisk) -> bool:
+        """Whether the target, still unopened, is or holds just this file."""
+        try:
+            if not _is_at(Path(file.path), self._target) or not _is_whole(file):
+                return False
+            self._folder = Path(file.path).parent
+            self._drop_dead()
+        except (OSError, ValueError, RuntimeError):
+            return False
+        return True
 
     @property
     def sha256(self) -> str:
@@ -78,19 +103,46 @@ class PartialFile:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def finish(self, last_blocks: list[bytes], server_name: str) -> Path:
-        """Append the last blocks, flush to disk and take the final name; the path.
+    def flush(self, last_blocks: list[bytes]) -> None:
+        """Append the last blocks, and flush everything to disk."""
+        self.write(last_blocks)
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+
+    def free_path(self, server_name: str) -> Path:
+        """The path that the file will get.
 
         In a folder that is `server_name`, with a number when it is taken: `backup.zip`,
         `backup-2.zip`, ...
         """
-        self.write(last_blocks)
-        name = self._wanted or server_name
+        if self._wanted is not None or self._overwrite:
+            return self._folder / (self._wanted or server_name)
+        stem, suffix = _split_name(server_name)
         try:
-            os.fsync(self._file)
-            path = self._folder / self._take_name(name, numbered=self._wanted is None)
+            for number in range(1, _MOST_NAMES):
+                name = server_name if number == 1 else f"{stem}-{number}{suffix}"
+                if not self._is_taken(name):
+                    return self._folder / name
+            raise FileExistsError(errno.EEXIST, "too many files of this name")
         except (OSError, ValueError) as error:
-            raise save_error(error, self._folder / name) from None
+            raise save_error(error, self._folder / server_name) from None
+
+    def take(self, path: Path) -> bool:
+        """Give the flushed file its path; False when that was taken a moment ago."""
+        try:
+            if self._overwrite:
+                self._refuse_odd_target(path.name)
+                self._rename(path.name)
+            else:
+                self._link(path.name)
+        except FileExistsError as error:
+            if self._wanted is None and not self._overwrite:
+                return False
+            raise save_error(error, path) from None
+        except (OSError, ValueError) as error:
+            raise save_error(error, path) from None
         try:
             self._flush_folder()
         except OSError as error:
@@ -100,7 +152,7 @@ class PartialFile:
                 step="save",
             ) from None
         self._close()
-        return path
+        return True
 
     def discard(self) -> None:
         """Leave nothing behind. Does nothing after `finish`."""
@@ -113,10 +165,67 @@ class PartialFile:
         if _HAS_DIR_FD:
             # Held open, so that a folder swapped for a link meanwhile leads nowhere else.
             self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        self._file = -1 if self._own_name is None else self._open_own(self._own_name)
+        if self._file == -1:
+            self._name = _partial_name(secrets.token_hex(8))
+            self._file = self._open_at(self._name, os.O_CREAT | os.O_EXCL)
+
+    def _open_at(self, name: str, flags: int) -> int:
+        flags |= os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         flags |= getattr(os, "O_BINARY", 0)
-        self._file = os.open(self._at(self._name), flags, 0o600, dir_fd=self._folder_fd)
+        return os.open(self._at(name), flags, 0o600, dir_fd=self._folder_fd)
+
+    def _open_own(self, name: str) -> int:
+        """The partial file of this job, perhaps a dead process's; -1 when somebody writes to it."""
+        for _ in range(3):
+            try:
+                file = self._open_at(name, os.O_CREAT)
+            except OSError:
+                return -1  # a link, a folder, somebody else's
+            if not _locked(file):
+                os.close(file)
+                return -1
+            if self._is_own(name, file):
+                self._name = name
+                os.ftruncate(file, 0)
+                os.fchmod(file, 0o600)
+                return file
+            os.close(file)
+        return -1
+
+    def _is_own(self, name: str, file: int) -> bool:
+        """Whether the locked file is still the one of that name, and has no other name."""
+        found = os.fstat(file)
+        try:
+            there = os.stat(self._at(name), dir_fd=self._folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False  # it got its final name, or was discarded, before it was locked
+        if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
+            return False
+        if found.st_nlink > 1:
+            # Its writer died between giving it its final name and taking this one away.
+            os.unlink(self._at(name), dir_fd=self._folder_fd)
+            return False
+        return True
+
+    def _drop_dead(self) -> None:
+        """Remove what is left of a dead process's partial file beside the whole one."""
+        name = self._own_name
+        if name is None or not (self._folder / name).exists():
+            return
+        file = self._open_at(str(self._folder / name), 0)
+        try:
+            if _locked(file) and self._is_own(str(self._folder / name), file):
+                (self._folder / name).unlink()
+        finally:
+            os.close(file)
+
+    def _is_taken(self, name: str) -> bool:
+        try:
+            os.stat(self._at(name), dir_fd=self._folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _at(self, name: str) -> str:
         return name if self._folder_fd is not None else str(self._folder / name)
@@ -134,23 +243,6 @@ class PartialFile:
         except OSError as error:
             if error.errno not in _NO_FOLDER_FLUSH:
                 raise
-
-    def _take_name(self, name: str, *, numbered: bool) -> str:
-        if self._overwrite:
-            self._refuse_odd_target(name)
-            self._rename(name)
-            return name
-        stem, suffix = _split_name(name)
-        for number in range(1, _MOST_NAMES):
-            candidate = name if number == 1 else f"{stem}-{number}{suffix}"
-            try:
-                self._link(candidate)
-            except FileExistsError:
-                if numbered:
-                    continue
-                raise
-            return candidate
-        raise FileExistsError(errno.EEXIST, "too many files of this name")
 
     def _link(self, name: str) -> None:
         try:
@@ -201,6 +293,38 @@ class PartialFile:
             if descriptor is not None and descriptor != -1:
                 os.close(descriptor)
         self._file, self._folder_fd = -1, None
+
+
+def _partial_name(token: str) -> str:
+    return f".af10-{token}.part"
+
+
+def _locked(file: int) -> bool:
+    """Lock an open file until it is closed; False when somebody else has."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # also where the file system has no locks
+        return False
+    return True
+
+
+def _is_at(path: Path, target: str | os.PathLike[str]) -> bool:
+    """Whether `path` is the target, or is in it when the target is a folder."""
+    wanted = Path(os.fspath(target)).expanduser()
+    if os.fspath(target).endswith(("/", os.sep)) or wanted.is_dir():
+        return wanted.is_dir() and path.parent.samefile(wanted)
+    return path.name == wanted.name and path.parent.samefile(wanted.parent)
+
+
+def _is_whole(file: FileOnDisk) -> bool:
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(file.path, flags), "rb") as there:  # noqa: PTH123 - opened by descriptor
+        found = os.fstat(there.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
+            return False
+        return hashlib.file_digest(there, "sha256").hexdigest() == file.sha256
 
 
 def _resolve(target: str | os.PathLike[str], *, overwrite: bool) -> tuple[Path, str | None]:

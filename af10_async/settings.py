@@ -25,8 +25,9 @@ from pydantic import (
 
 from .errors import ConfigurationError
 from .protocol.addresses import is_private_host
+from .stores import is_store_url
 
-_SECRETS = ("api_key", "username", "password", "callback_secret")
+_SECRETS = ("api_key", "username", "password", "callback_secret", "store")
 
 
 def _http_url(value: str) -> str:
@@ -68,6 +69,12 @@ def _present(value: SecretStr) -> SecretStr:
 def _long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 16:
         raise ValueError("too short")
+    return value
+
+
+def _store_url(value: SecretStr) -> SecretStr:
+    if not is_store_url(value.get_secret_value()):
+        raise ValueError("not a store")
     return value
 
 
@@ -119,7 +126,21 @@ class Settings(BaseModel):
     callback_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = _expected(
         "at least 16 characters that nobody can guess, the same on every replica", default=None
     )
-    store: str = _expected("memory:", default="memory:", pattern=r"^memory:$")
+    store: Annotated[SecretStr, AfterValidator(_store_url)] = _expected(
+        "memory:, sqlite:PATH, redis://… or valkey://… (with TLS: rediss://…, valkeys://…)",
+        default=SecretStr("memory:"),
+    )
+
+    @property
+    def receives_elsewhere(self) -> bool:
+        """Whether another process over the same store receives the callbacks.
+
+        That is so when the public address is known, but neither a port nor a certificate is given
+        for listening here.
+        """
+        listens = self.listen_port is not None or self.tls_cert is not None
+        is_shared = self.store.get_secret_value() != "memory:"
+        return self.public_url is not None and not listens and is_shared
 
     @classmethod
     def from_arguments(cls, **arguments: Any) -> Self:
@@ -155,10 +176,11 @@ class Settings(BaseModel):
             )
         if self.public_url is None:
             return
-        if self.listen_port is None:
+        if self.listen_port is None and not self.receives_elsewhere:
             raise ConfigurationError(
                 f"{naming('public_url')} is set but {naming('listen_port')} is not: callbacks must"
-                " arrive at a known port; set it to the one that the public address leads to"
+                " arrive at a known port; set it to the one that the public address leads to; or"
+                f" share a {naming('store')} with another process that receives them"
             )
         host, api_host = urlsplit(self.public_url).hostname, urlsplit(self.base_url).hostname
         if is_private_host(host or "") and not is_private_host(api_host or ""):

@@ -35,7 +35,15 @@ def partial(target: str | os.PathLike[str], *, overwrite: bool = False) -> Itera
 def save(target: str | os.PathLike[str], data: bytes = b"data", *, overwrite: bool = False) -> Path:
     with partial(target, overwrite=overwrite) as file:
         file.write([data])
-        return file.finish([], NAME)
+        return finish(file, [], NAME)
+
+
+def finish(file: PartialFile, last_blocks: list[bytes], server_name: str) -> Path:
+    file.flush(last_blocks)
+    while True:
+        path = file.free_path(server_name)
+        if file.take(path):
+            return path
 
 
 def names(folder: Path) -> list[str]:
@@ -96,7 +104,7 @@ def test_nothing_has_the_final_name_before_the_end_and_the_whole_file_has_it_the
         (hidden,) = names(tmp_path)
         assert hidden.startswith(".af10-")
         assert hidden.endswith(".part")
-        path = file.finish([b"ghi"], "ignored")
+        path = finish(file, [b"ghi"], "ignored")
     assert path == tmp_path / NAME
     assert path.read_bytes() == b"abcdefghi"
     assert names(tmp_path) == [NAME]
@@ -106,7 +114,7 @@ def test_size_and_checksum_are_of_what_was_written(tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     with partial(tmp_path / NAME) as file:
         file.write([data[:1000], data[1000:]])
-        path = file.finish([], NAME)
+        path = finish(file, [], NAME)
         assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert path.read_bytes() == data
 
@@ -127,7 +135,7 @@ def test_a_discarded_file_leaves_nothing_behind_however_often(tmp_path: Path) ->
 
 def test_discarding_after_the_end_does_nothing(tmp_path: Path) -> None:
     with partial(tmp_path) as file:
-        path = file.finish([b"data"], NAME)
+        path = finish(file, [b"data"], NAME)
         file.discard()
     assert path.read_bytes() == b"data"
 
@@ -138,7 +146,7 @@ def test_a_restart_forgets_what_was_written(tmp_path: Path) -> None:
         file.restart()
         assert file.size == 0
         file.write([b"another"])
-        path = file.finish([], NAME)
+        path = finish(file, [], NAME)
         assert file.sha256 == hashlib.sha256(b"another").hexdigest()
         assert file.size == 7
     assert path.read_bytes() == b"another"
@@ -156,9 +164,9 @@ def test_two_files_on_their_way_to_one_name_never_mix(tmp_path: Path) -> None:
     with partial(tmp_path / NAME) as one, partial(tmp_path / NAME) as other:
         one.write([b"one"])
         other.write([b"other"])
-        one.finish([], NAME)
+        finish(one, [], NAME)
         with pytest.raises(TargetExistsError):
-            other.finish([], NAME)
+            finish(other, [], NAME)
     assert (tmp_path / NAME).read_bytes() == b"one"
     assert names(tmp_path) == [NAME]
 
@@ -180,7 +188,7 @@ def test_in_a_folder_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 def test_the_number_stands_before_the_suffix(tmp_path: Path, name: str, second: str) -> None:
     for expected in (name, second):
         with partial(tmp_path) as file:
-            assert file.finish([], name).name == expected
+            assert finish(file, [], name).name == expected
 
 
 def test_in_a_folder_an_older_file_is_replaced_when_that_is_wanted(tmp_path: Path) -> None:
@@ -217,7 +225,7 @@ def test_a_path_that_is_taken_meanwhile_is_refused_at_the_end(tmp_path: Path) ->
     with partial(target) as file:
         target.write_bytes(b"somebody else's")
         with pytest.raises(TargetExistsError):
-            file.finish([b"ours"], NAME)
+            finish(file, [b"ours"], NAME)
     assert target.read_bytes() == b"somebody else's"
     assert names(tmp_path) == [NAME]
 
@@ -234,7 +242,7 @@ def test_a_name_that_no_file_can_have_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_a_server_name_that_no_file_can_have_leaves_nothing(tmp_path: Path, name: str) -> None:
     with pytest.raises(SaveError), partial(tmp_path) as file:
-        file.finish([b"data"], name)
+        finish(file, [b"data"], name)
     assert names(tmp_path) == []
 
 
@@ -289,7 +297,7 @@ def test_an_odd_target_that_comes_meanwhile_is_refused_at_the_end(
         file.write([b"data"])
         ODD.get(kind, Path.mkdir)(tmp_path / NAME)
         with pytest.raises(TargetExistsError):
-            file.finish([], NAME)
+            finish(file, [], NAME)
     assert not [name for name in names(tmp_path) if name.startswith(".af10")]
     victim = tmp_path / "victim"
     assert not victim.exists() or victim.read_bytes() == b"victim"
@@ -309,7 +317,7 @@ def test_a_folder_swapped_for_a_link_leads_nowhere_else(tmp_path: Path) -> None:
         file.write([b"data"])
         folder.rename(moved)
         folder.symlink_to(elsewhere)
-        file.finish([], NAME)
+        finish(file, [], NAME)
     assert names(elsewhere) == []
     assert (moved / NAME).read_bytes() == b"data"
 
@@ -323,7 +331,7 @@ def test_only_the_owner_can_read_the_file_and_every_folder_that_was_made(tmp_pat
     with partial(f"{target}/") as file:
         (hidden,) = target.iterdir()
         assert mode(hidden) == 0o600
-        path = file.finish([b"data"], NAME)
+        path = finish(file, [b"data"], NAME)
     assert mode(path) == 0o600
     assert [mode(each) for each in (target, target.parent, target.parent.parent)] == [0o700] * 3
 
@@ -494,7 +502,7 @@ def test_without_hard_links_a_name_that_is_taken_meanwhile_is_refused(tmp_path: 
     with partial(tmp_path / NAME) as file:
         (tmp_path / NAME).write_bytes(b"somebody else's")
         with pytest.raises(TargetExistsError):
-            file.finish([b"ours"], NAME)
+            finish(file, [b"ours"], NAME)
     assert (tmp_path / NAME).read_bytes() == b"somebody else's"
 
 

@@ -336,3 +336,8 @@ def payload_url(payload: Any) -> str | None:
     """The address of the file, when a payload is one (W)."""
     url = payload.get("url") if isinstance(payload, dict) else None
     return url if isinstance(url, str) and url else None
+
+
+def file_url(payload: str) -> str | None:
+    """The address of the file, when a payload, as JSON text, is one."""
+    return payload_url(json.loads(payload))

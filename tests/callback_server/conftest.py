@@ -139,6 +139,10 @@ async def running(**options: Any) -> AsyncIterator[CallbackServer]:
         yield server
 
 
+async def nothing() -> None:
+    """What a client does when its server closes, if it does nothing."""
+
+
 async def known(store: Store, key: str) -> tuple[str, ...]:
     """The secrets kept under a key; none when there is no record."""
     record = await store.get(key)

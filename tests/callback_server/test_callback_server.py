@@ -37,6 +37,7 @@ from .conftest import (
     key_of,
     known,
     record_of,
+    nothing,
     request,
     running,
     talk,
@@ -263,7 +264,7 @@ async def test_a_failing_orphan_handler_is_logged_and_does_no_harm(
         raise LookupError("a bug of the user's")
 
     async with running(on_orphan=fails) as server:
-        server.attach(lambda: None, told.append)
+        server.attach(nothing, told.append)
         answers = [await talk(server.port, request(target(number))) for number in (1, 2)]
         await asyncio.sleep(0)
 
@@ -362,9 +363,13 @@ async def test_the_prefix_may_be_nested_or_empty(prefix: str, path: str) -> None
 async def test_an_orderly_stop_records_the_request_under_way_and_refuses_new_ones() -> None:
     store = GatedStore()
     order: list[str] = []
+
+    async def interrupt() -> None:
+        order.append("interrupted")
+
     async with running(store=store) as server:
         await store.add(record_of(key_of()))
-        server.attach(lambda: order.append("interrupted"), None)
+        server.attach(interrupt, None)
         port = server.port
         call = asyncio.create_task(talk(port, request(target())))
         call.add_done_callback(lambda _: order.append("answered"))
@@ -395,13 +400,13 @@ async def test_an_idle_kept_alive_connection_does_not_delay_the_stop() -> None:
 async def test_closing_interrupts_every_client_that_is_attached_and_no_other() -> None:
     calls: list[str] = []
 
-    def first() -> None:
+    async def first() -> None:
         calls.append("first")
 
-    def second() -> None:
+    async def second() -> None:
         calls.append("second")
 
-    def gone() -> None:
+    async def gone() -> None:
         calls.append("gone")
 
     async with running() as server:
@@ -415,8 +420,8 @@ async def test_closing_interrupts_every_client_that_is_attached_and_no_other() -
 async def test_two_clients_share_a_server_and_a_detached_one_hears_nothing_more() -> None:
     heard: dict[str, list[Orphan]] = {"a": [], "b": []}
 
-    def interrupt_a() -> None: ...
-    def interrupt_b() -> None: ...
+    async def interrupt_a() -> None: ...
+    async def interrupt_b() -> None: ...
 
     hear_a, hear_b = heard["a"].append, heard["b"].append
     async with running() as server:

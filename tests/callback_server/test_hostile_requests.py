@@ -20,6 +20,7 @@ from .conftest import (
     Certificate,
     key_of,
     known,
+    nothing,
     request,
     running,
     talk,
@@ -61,7 +62,7 @@ async def test_a_key_that_is_not_ours_is_404_with_a_constant_body_and_nothing_st
     server: CallbackServer, path: str
 ) -> None:
     orphans: list[Orphan] = []
-    server.attach(lambda: None, orphans.append)
+    server.attach(nothing, orphans.append)
 
     answer = await talk(server.port, request(f"{path}?id={ID}"))
 

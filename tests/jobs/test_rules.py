@@ -84,7 +84,7 @@ async def test_a_busy_answer_after_the_callback_is_not_a_reason_to_post_again(
 async def test_a_callback_settles_a_post_that_is_never_answered(
     af10: AF10Client, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("af10_async.job_work.EARLY_CALLBACK_GRACE", 0.01)
+    monkeypatch.setattr("af10_async.job_start.EARLY_CALLBACK_GRACE", 0.01)
     sandbox.faults.add(Fault.hang(on="start"))
     job = af10.backup_owner()
     await job

@@ -282,7 +282,7 @@ async def test_a_loop_that_was_blocked_does_not_cause_a_false_timeout(
 async def test_a_job_whose_life_is_over_expires(
     make_client: ClientMaker, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("af10_async.job_work.JOB_LIFETIME", 0.3)
+    monkeypatch.setattr("af10_async.job_start.JOB_LIFETIME", 0.3)
     sandbox.faults.add(Fault.never())
     async with make_client(callback_timeout=math.inf) as af10:
         job = af10.backup_owner()

@@ -1,0 +1,97 @@
+"""What the jobs of one client work with, and what is to be asked of AF10."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .errors import AF10Error
+from .protocol import wire
+from .protocol.lifecycle import JobRecord
+from .protocol.retry import RetryPolicy
+from .runtime import Runtime
+from .stores import Store
+from .transport import Departure
+from .waits import Waits
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be asked of AF10."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None
+    expects_file: bool
+
+
+class Requester(Protocol):
+    """Sends calls of one account, renewing its token when need be."""
+
+    async def session(self) -> object:
+        """Make sure that there is a token."""
+
+    async def request(self, call: wire.Call, departure: Departure | None = None) -> wire.Reply:
+        """Send one call; an answer that refuses a fresh token too is returned as it is."""
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must stand in no text."""
+        ...
+
+
+Listener = Callable[[JobRecord], bool]
+
+
+class Receiver(Protocol):
+    """Where the callbacks arrive."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a callback would be received."""
+        ...
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process receives them, so that this one cannot know that it does."""
+        ...
+
+    @property
+    def public_url(self) -> str:
+        """The https address at which they arrive, without prefix and key."""
+        ...
+
+    @property
+    def callback_secret(self) -> bytes:
+        """What the keys of its jobs are signed with."""
+        ...
+
+    def webhook_url(self, key: str) -> str:
+        """The address that AF10 calls for the job with this key."""
+        ...
+
+    def claim(self, key: str, listener: Listener) -> None:
+        """Show each change by a callback to `listener`, which says whether somebody claims it."""
+
+    def unclaim(self, key: str, listener: Listener) -> None:
+        """Take a claim back, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the jobs of one client work with."""
+
+    account: str
+    store: Store
+    receiver: Receiver | None
+    requester: Requester
+    waits: Waits
+    policy: RetryPolicy
+    runtime: Runtime
+
+
+def labelled(error: AF10Error, key: str, step: str) -> AF10Error:
+    """The error, with the job that it belongs to."""
+    error.key, error.step = key, error.step or step
+    return error
