@@ -14,14 +14,20 @@ import inspect
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from .errors import CallbackServerError, ClosedError, ConfigurationError, PortInUseError
+from .errors import (
+    CallbackServerError,
+    ClosedError,
+    ConfigurationError,
+    PortInUseError,
+    StoreError,
+)
 from .protocol import lifecycle
 from .protocol.callbacks import Callback, Rejection, read_callback
 from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
@@ -144,6 +150,33 @@ class CallbackServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: dict[Callback, None] = {}
         self._backlog_task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_env(cls, *, on_orphan: OrphanHandler | None = None) -> Self:
+        """A server from `AF10_*` variables, without the credentials of an account.
+
+        It reads `AF10_PUBLIC_URL`, `AF10_LISTEN_HOST`, `AF10_LISTEN_PORT`, `AF10_TLS_CERT`,
+        `AF10_TLS_KEY`, `AF10_CALLBACK_SECRET` and `AF10_STORE`.
+
+        Raises:
+            ConfigurationError: names the variable that is missing or malformed.
+
+        """
+        # Imported when it is needed: pydantic costs more than all of this package.
+        from .settings import ReceiverSettings
+
+        settings = ReceiverSettings.from_env()
+        secret = settings.callback_secret
+        return cls(
+            host=settings.listen_host,
+            port=settings.listen_port or 0,
+            public_url=settings.public_url,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            store=settings.store.get_secret_value(),
+            callback_secret=secret.get_secret_value() if secret else None,
+            on_orphan=on_orphan,
+        )
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -290,11 +323,7 @@ class CallbackServer:
             return
         self._backlog[callback] = None
         if self._backlog_task is None:
-            self._backlog_task = asyncio.create_task(
-                self._work_off_backlog(), name="af10_async callbacks not kept yet"
-            )
-            self._tasks.add(self._backlog_task)
-            self._backlog_task.add_done_callback(self._tasks.discard)
+            self._backlog_task = self._do(self._work_off_backlog())
 
     async def _work_off_backlog(self) -> None:
         try:
@@ -311,7 +340,9 @@ class CallbackServer:
                 async with asyncio.timeout(STORE_TIMEOUT):
                     transition = await self._record(callback)
             except Exception as error:
-                logger.debug("callback for job %s still held: %s", callback.key, type(error).__name__)
+                logger.debug(
+                    "callback for job %s still held: %s", callback.key, type(error).__name__
+                )
                 return
             if transition.effect is Effect.FULL:
                 continue  # it stays until others were tried
@@ -338,14 +369,28 @@ class CallbackServer:
     def _tell(self, record: JobRecord) -> None:
         listeners = list(self._claims.get(record.key, ()))
         claims = [listener(record) for listener in listeners]
-        if any(claims):
+        if not any(claims) and self._orphan_handlers:
+            self._do(self._tell_of_orphan(record))
+
+    async def _tell_of_orphan(self, record: JobRecord) -> None:
+        # Over a shared store, whoever waits for it may be elsewhere, and then has the lease.
+        try:
+            if record.account is not None and not await self.store.lease(record.key):
+                return
+        except StoreError as error:
+            logger.warning("whether job %s is an orphan is not known: %s", record.key, error)
             return
+        self.store.release(record.key)
         logger.warning("nobody waits for job %s: its callback is kept as an orphan", record.key)
         orphan = Orphan(record.key, record.account)
-        for handler in self._orphan_handlers:
-            task = asyncio.create_task(_call(handler, orphan))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        handlers = (_call(handler, orphan) for handler in self._orphan_handlers)
+        await asyncio.gather(*handlers)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def shared_secret(store: Store, given: str | None, runtime: Runtime) -> bytes:

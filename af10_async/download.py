@@ -228,7 +228,7 @@ class RemoteFile:
         """
         started = self._fetcher.runtime.monotonic()
         partial = PartialFile(target, overwrite=overwrite, name=self._key)
-        async with self._limited(), self._labelled():
+        async with self._labelled(), self._limited():
             saved = await self._find(partial)
             if saved is None:
                 try:
@@ -250,7 +250,7 @@ class RemoteFile:
             FileTooLargeError: it is larger than `limit` bytes.
 
         """
-        async with self._limited():
+        async with self._labelled(), self._limited():
             attempt = 0
             while True:
                 try:
@@ -270,7 +270,7 @@ class RemoteFile:
         try:
             while True:
                 # Not around the loop: what the caller does between two chunks is not ours to end.
-                async with self._limited(until - clock()):
+                async with self._labelled(), self._limited(until - clock()):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break
@@ -333,7 +333,7 @@ class RemoteFile:
         while True:
             path = await _in_thread(lambda: partial.free_path(server_name))
             if self._owner is not None:
-                there = str(path.absolute())  # noqa: ASYNC240 - it only asks for the work folder
+                there = str(path.absolute())
                 file = FileOnDisk(there, partial.size, partial.sha256)
                 await self._owner.file_complete(file)
             if await _in_thread(functools.partial(partial.take, path)):

@@ -134,16 +134,14 @@ class LiveRecord:
     async def next(self) -> None:
         """Wait until the record changes."""
         # Not through `_persistently`: each frame counts where very many wait.
-        store, tries = self._services.store, 0
-        while True:
+        version, tries = self.known.version, 0
+        while self.known.version == version:  # it may be heard of from elsewhere meanwhile
             try:
-                record = await store.changed(self.key, self.known.version)
+                record = await self._services.store.changed(self.key, version)
             except StoreError as error:
                 tries += 1
                 await self._bear(error, tries)
                 continue
-            if record is not None and record.account is None and self.known.account is not None:
-                record = None  # an orphan is in its place: the store had lost the job
             if record is None:
                 await self._restore()
             else:
@@ -184,16 +182,25 @@ class LiveRecord:
     async def _note(self, record: JobRecord) -> None:
         """Take note of what the store says, also when it says less than it did before."""
         known = self.record
-        if known is not None and record.version <= known.version and record != known:
+        if known is None:
+            self.saw(record)
+        elif self._is_orphan_of(record):
+            await self._restore()
+        elif record.version <= known.version and record != known:
             await self._look_back()
         else:
             self.saw(record)
+
+    def _is_orphan_of(self, record: JobRecord) -> bool:
+        """Whether a callback has come for the job after the store had lost it."""
+        known = self.record
+        return known is not None and known.account is not None and record.account is None
 
     async def _look_back(self) -> None:
         """What was said is older than what is known: it came late, or the store went back."""
         known = self.known
         record = await self._persistently(lambda: self._services.store.get(self.key))
-        if record is None:
+        if record is None or self._is_orphan_of(record):
             await self._restore()
             return
         if record.version > known.version or record == known:
@@ -297,5 +304,6 @@ class LiveRecord:
 
     def _heard(self, record: JobRecord) -> bool:
         """The callback server shows the record after a callback; whether somebody claims it."""
-        self.saw(record)
+        if not self._is_orphan_of(record):  # whoever waits will find it, and adopt it
+            self.saw(record)
         return self._is_claimed

@@ -37,7 +37,7 @@ from .protocol.lifecycle import (
     JobState,
     LifeEnded,
 )
-from .protocol.tickets import Ticket
+from .protocol.tickets import Ticket, ticket_of
 from .single_flight import SingleFlight
 from .waits import Interrupted, OutOfTime
 
@@ -426,26 +426,16 @@ class JobWork:
 
     def _make_ticket(self) -> Ticket:
         record = self._live.record
-        if record is None:
-            return self._ticket or self._early_ticket()
-        order = self._start.order if self._start is not None else record
-        return Ticket(
-            key=self.key,
-            account=self._services.account,
-            expects_file=record.expects_file,
-            start_certain=record.start_certain,
-            created_at=record.created_at,
-            method=order.method or "GET",
-            path=order.path or "/",
-        )
-
-    def _early_ticket(self) -> Ticket:
-        """That of a job of which nothing is known yet: it was not sent, or is known by its key."""
+        if record is not None and record.account is not None:
+            return ticket_of(record)
+        if self._ticket is not None:
+            return self._ticket
+        # Nothing is known of it yet: it was not sent, or only its key is known.
         order = self._start.order if self._start is not None else None
         return Ticket(
             key=self.key,
             account=self._services.account,
-            expects_file=order.expects_file if order else False,
+            expects_file=order is not None and order.expects_file,
             start_certain=False,
             created_at=self._services.runtime.now(),
             method=order.method if order else "GET",

@@ -88,20 +88,49 @@ def _expected(text: str, **extra: Any) -> Any:
     return Field(description=text, **extra)
 
 
-class Settings(BaseModel):
-    """The configuration of one client."""
+class StoreSettings(BaseModel):
+    """Where the jobs are kept; and how every kind of settings is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: HttpUrl = _expected(
-        "the address of AF10's API, such as https://api.autoflex10.work/v2"
+    store: Annotated[SecretStr, AfterValidator(_store_url)] = _expected(
+        "memory:, sqlite:PATH, redis://… or valkey://… (with TLS: rediss://…, valkeys://…)",
+        default=SecretStr("memory:"),
     )
-    api_key: Annotated[SecretStr, AfterValidator(_header_secret)] = _expected(
-        "the API key from AF10, visible ASCII without spaces"
-    )
-    username: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 user name")
-    password: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 password")
-    organization_name: Name | None = _expected("the AF10 organization's name", default=None)
+
+    @classmethod
+    def from_arguments(cls, **arguments: Any) -> Self:
+        """Settings from keyword arguments; `ConfigurationError` names the argument."""
+        return cls._validated(arguments, lambda name: name)
+
+    @classmethod
+    def from_env(cls, **arguments: Any) -> Self:
+        """Settings from `AF10_*` variables, over which keyword arguments win.
+
+        Each secret may also be given as `..._FILE`, a file that holds it.
+        """
+        given = {name: value for name, value in arguments.items() if value is not None}
+        values = _read_environment(cls.model_fields, except_for=given) | given
+        return cls._validated(values, variable_name)
+
+    @classmethod
+    def _validated(cls, values: Mapping[str, Any], naming: Callable[[str], str]) -> Self:
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            raise _configuration_error(cls, problem, naming) from None
+        settings._check_together(naming)
+        return settings
+
+    def _check_together(self, naming: Callable[[str], str]) -> None:
+        """Raise `ConfigurationError` when values do not go together."""
+
+
+class ReceiverSettings(StoreSettings):
+    """The configuration of a callback server."""
+
     public_url: HttpsUrl | None = _expected(
         "the https address under which AF10 reaches the callback server, without a query, such as"
         " https://hooks.example.com",
@@ -119,16 +148,33 @@ class Settings(BaseModel):
     tls_key: ReadableFile | None = _expected(
         "the path of a readable PEM file with the private key", default=None
     )
-    ca_file: ReadableFile | None = _expected(
-        "the path of a readable PEM file with certificates to trust beside the usual ones",
-        default=None,
-    )
     callback_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = _expected(
         "at least 16 characters that nobody can guess, the same on every replica", default=None
     )
-    store: Annotated[SecretStr, AfterValidator(_store_url)] = _expected(
-        "memory:, sqlite:PATH, redis://… or valkey://… (with TLS: rediss://…, valkeys://…)",
-        default=SecretStr("memory:"),
+
+    def _check_together(self, naming: Callable[[str], str]) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing, there = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
+            raise ConfigurationError(
+                f"{naming(there)} is set but {naming(missing)} is not: TLS needs both"
+            )
+
+
+class Settings(ReceiverSettings):
+    """The configuration of one client."""
+
+    base_url: HttpUrl = _expected(
+        "the address of AF10's API, such as https://api.autoflex10.work/v2"
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_header_secret)] = _expected(
+        "the API key from AF10, visible ASCII without spaces"
+    )
+    username: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 user name")
+    password: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 password")
+    organization_name: Name | None = _expected("the AF10 organization's name", default=None)
+    ca_file: ReadableFile | None = _expected(
+        "the path of a readable PEM file with certificates to trust beside the usual ones",
+        default=None,
     )
 
     @property
@@ -142,38 +188,8 @@ class Settings(BaseModel):
         is_shared = self.store.get_secret_value() != "memory:"
         return self.public_url is not None and not listens and is_shared
 
-    @classmethod
-    def from_arguments(cls, **arguments: Any) -> Self:
-        """Settings from keyword arguments; `ConfigurationError` names the argument."""
-        return cls._validated(arguments, lambda name: name)
-
-    @classmethod
-    def from_env(cls, **arguments: Any) -> Self:
-        """Settings from `AF10_*` variables, over which keyword arguments win.
-
-        Each secret may also be given as `..._FILE`, a file that holds it.
-        """
-        given = {name: value for name, value in arguments.items() if value is not None}
-        values = _read_environment(except_for=given) | given
-        return cls._validated(values, variable_name)
-
-    @classmethod
-    def _validated(cls, values: Mapping[str, Any], naming: Callable[[str], str]) -> Self:
-        given = {name: value for name, value in values.items() if value is not None}
-        try:
-            settings = cls.model_validate(given)
-        except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            raise _configuration_error(cls, problem, naming) from None
-        settings._check_together(naming)
-        return settings
-
     def _check_together(self, naming: Callable[[str], str]) -> None:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing, there = ("tls_key", "tls_cert") if self.tls_cert else ("tls_cert", "tls_key")
-            raise ConfigurationError(
-                f"{naming(there)} is set but {naming(missing)} is not: TLS needs both"
-            )
+        super()._check_together(naming)
         if self.public_url is None:
             return
         if self.listen_port is None and not self.receives_elsewhere:
@@ -195,7 +211,7 @@ def variable_name(field: str) -> str:
     return f"AF10_{field.upper()}"
 
 
-def _read_environment(except_for: Collection[str]) -> dict[str, Any]:
+def _read_environment(fields: Collection[str], except_for: Collection[str]) -> dict[str, Any]:
     # Imported here because only this way of configuring needs it: it costs a third of our import.
     from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -204,10 +220,11 @@ def _read_environment(except_for: Collection[str]) -> dict[str, Any]:
             env_prefix="AF10_", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
         )
 
-    names = [*Settings.model_fields, *(f"{name}_file" for name in _SECRETS)]
-    fields: dict[str, Any] = dict.fromkeys(names, (str | None, None))
-    values = create_model("AF10Environment", __base__=Environment, **fields)().model_dump()
-    for name in _SECRETS:
+    secrets = [name for name in _SECRETS if name in fields]
+    names = [*fields, *(f"{name}_file" for name in secrets)]
+    texts: dict[str, Any] = dict.fromkeys(names, (str | None, None))
+    values = create_model("AF10Environment", __base__=Environment, **texts)().model_dump()
+    for name in secrets:
         path = values.pop(f"{name}_file")
         if path is not None and values[name] is None and name not in except_for:
             values[name] = _read_secret_file(name, path)
@@ -226,7 +243,7 @@ def _read_secret_file(name: str, path: str) -> str:
 
 
 def _configuration_error(
-    settings: type[Settings], problem: Any, naming: Callable[[str], str]
+    settings: type[StoreSettings], problem: Any, naming: Callable[[str], str]
 ) -> ConfigurationError:
     field = str(problem["loc"][0]) if problem["loc"] else ""
     if field not in settings.model_fields:

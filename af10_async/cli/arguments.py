@@ -18,6 +18,15 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
+_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_PHASES = {
+    "start": "AF10 to accept the job",
+    "callback": "AF10 to call back and hand over the payload",
+    "download": "the whole download",
+}
+
+
 class UsageError(ConfigurationError):
     """The words after `af10` make no sense."""
 
@@ -38,6 +47,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_backup(commands)
+    _add_receive(commands)
+    _add_jobs(commands)
+    _add_resume(commands)
     _add_sandbox(commands)
     return parser.parse_args(arguments)
 
@@ -57,15 +69,57 @@ def _add_backup(commands: argparse._SubParsersAction[_Parser]) -> None:
     kinds = backup.add_subparsers(dest="kind", required=True, metavar="KIND")
     owner = kinds.add_parser("owner", help="everything that the dealer has in AF10")
     owner.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the file goes")
-    for name, what in (
-        ("start", "AF10 to accept the job"),
-        ("callback", "AF10 to call back and hand over the payload"),
-        ("download", "the whole download"),
-    ):
-        owner.add_argument(
-            f"--{name}-timeout", type=_seconds, metavar="SECONDS", help=f"time for {what}"
-        )
+    _add_timeouts(owner, "start", "callback", "download")
     _add_json(owner)
+
+
+def _add_receive(commands: argparse._SubParsersAction[_Parser]) -> None:
+    receive = commands.add_parser(
+        "receive",
+        help="the callback server alone, over a store that others wait at (AF10_STORE), until"
+        " interrupted",
+    )
+    _add_json(receive)
+
+
+def _add_jobs(commands: argparse._SubParsersAction[_Parser]) -> None:
+    jobs = commands.add_parser("jobs", help="what is in the store that AF10_STORE names")
+    _add_json(jobs)
+    actions = jobs.add_subparsers(dest="action", metavar="prune")
+    prune = actions.add_parser("prune", help="forget finished jobs")
+    prune.add_argument(
+        "--older-than",
+        type=age,
+        required=True,
+        metavar="AGE",
+        help="such as 30d, 12h or 90m, since they were made; unfinished ones are kept",
+    )
+    _add_json(prune, default=argparse.SUPPRESS)
+
+
+def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
+    resume = commands.add_parser(
+        "resume", help="wait for jobs that were started before, and save their files"
+    )
+    resume.add_argument("keys", nargs="*", metavar="KEY", help="the key or the ticket of a job")
+    resume.add_argument(
+        "--all",
+        action="store_true",
+        help="all of this account's in which something is left to do, and that nobody works on",
+    )
+    resume.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    resume.add_argument(
+        "--jobs", type=_count, default=8, metavar="N", help="at the same time (default: 8)"
+    )
+    _add_timeouts(resume, "callback", "download")
+    _add_json(resume)
+
+
+def _add_timeouts(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(
+            f"--{name}-timeout", type=_seconds, metavar="SECONDS", help=f"time for {_PHASES[name]}"
+        )
 
 
 def _add_sandbox(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -96,9 +150,12 @@ def _add_sandbox(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_json(sandbox)
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_json(parser: argparse.ArgumentParser, default: Any = False) -> None:
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line on stdout, errors included"
+        "--json",
+        action="store_true",
+        default=default,
+        help="one JSON object a line on stdout, errors included",
     )
 
 
@@ -108,6 +165,20 @@ def size(text: str) -> int:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 65536, 64KiB or 5MB")
     return round(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def age(text: str) -> float:
+    """A number of seconds: `30d`, `12h`, `90m`, `45s`, `2w`."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 30d, 12h or 90m")
+    return float(found[1]) * _AGE_UNITS[found[2]]
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -8,12 +8,27 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from .. import AF10Client, ConfigurationError, MissingExtraError
+from .. import (
+    AF10Client,
+    AF10Error,
+    CallbackServer,
+    ConfigurationError,
+    Job,
+    MissingExtraError,
+    RemoteFile,
+    UnexpectedPayloadError,
+)
 from ..sandbox import Sandbox
+from ..settings import StoreSettings
+from ..stores import Store, open_store
+from .arguments import UsageError
+from .exit_codes import exit_code
 from .output import Output
 
 
@@ -24,8 +39,24 @@ class Context:
         self.output = output
         self.key: str | None = None
         """The job under way."""
+        self.ticket: str | None = None
+        """What restores it anywhere."""
         self.ends_by_interrupt = False
         """Whether an interrupt is how the command is meant to end."""
+        self.attempts = 0
+        """How many jobs were tried."""
+        self.failures: list[AF10Error] = []
+        """Those of jobs that did not keep the others from going on."""
+
+    def failed(self, error: AF10Error) -> None:
+        """One of several jobs has failed."""
+        self.failures.append(error)
+        self.report(error)
+
+    def report(self, error: AF10Error) -> None:
+        """Say what went wrong."""
+        name, code = type(error).__name__, exit_code(error)
+        self.output.error(name, str(error), error.key, code, ticket=error.ticket)
 
 
 async def demo(arguments: argparse.Namespace, context: Context) -> None:
@@ -56,15 +87,112 @@ async def demo(arguments: argparse.Namespace, context: Context) -> None:
 
 async def backup_owner(arguments: argparse.Namespace, context: Context) -> None:
     """The main job, against the AF10 that the environment names."""
-    timeouts = {
-        f"{name}_timeout": value
-        for name in ("start", "callback", "download")
-        if (value := getattr(arguments, f"{name}_timeout")) is not None
-    }
-    client = AF10Client.from_env(**timeouts)
+    client = AF10Client.from_env(**_timeouts(arguments, "start", "callback", "download"))
     out = _prepared(arguments.out)
     async with client:
         await _backup(client, out, context)
+
+
+async def resume(arguments: argparse.Namespace, context: Context) -> None:
+    """Jobs that were started before, whoever started them."""
+    if bool(arguments.keys) == arguments.all:
+        raise UsageError("name the jobs to resume by their keys or tickets, or say --all")
+    client = AF10Client.from_env(**_timeouts(arguments, "callback", "download"))
+    out = _prepared(arguments.out)
+    async with client:
+        slots = asyncio.Semaphore(arguments.jobs)
+        async with asyncio.TaskGroup() as group:
+            async for job in _chosen(client, arguments.keys):
+                await slots.acquire()
+                task = group.create_task(_resume_one(job, out, context))
+                task.add_done_callback(lambda _: slots.release())
+                context.attempts += 1
+    if not context.attempts:
+        context.output.step("nothing", "there is nothing to resume that nobody works on")
+
+
+async def _chosen(client: AF10Client, keys: list[str]) -> AsyncIterator[Job[Any]]:
+    for key in keys:
+        yield client.job(key)
+    if not keys:
+        async for job in client.unfinished():
+            yield job
+
+
+async def _resume_one(job: Job[Any], out: Path, context: Context) -> None:
+    context.output.step("resuming", job.key, key=job.key)
+    try:
+        saved = await (await _file_of(job)).save(out)
+    except AF10Error as error:
+        context.failed(error)
+        return
+    context.output.saved(saved, job.key)
+
+
+async def _file_of(job: Job[Any]) -> RemoteFile:
+    found = await job
+    if isinstance(found, RemoteFile):
+        return found
+    raise UnexpectedPayloadError(
+        "the job is done, but its result is no file: take it with client.job(key) in Python",
+        payload=found,
+        key=job.key,
+    )
+
+
+async def receive(arguments: argparse.Namespace, context: Context) -> None:
+    """The callback server alone; workers wait elsewhere, over the same store."""
+    server = CallbackServer.from_env()
+    if not server.store.is_shared:
+        raise ConfigurationError(
+            "AF10_STORE must be a store that those who wait can reach: sqlite:PATH on the same"
+            " machine, redis://… or valkey://… from anywhere"
+        )
+    with context.output.logs("af10_async.callback_server"):
+        async with server:
+            context.output.step(
+                "listening",
+                f"port {server.port}; AF10 reaches it at {server.public_url}",
+                port=server.port,
+                callback_url=server.public_url,
+            )
+            context.ends_by_interrupt = True
+            await asyncio.get_running_loop().create_future()
+
+
+async def jobs(arguments: argparse.Namespace, context: Context) -> None:
+    """What is in the store, or (prune) less of it."""
+    store = open_store(StoreSettings.from_env().store.get_secret_value())
+    if not store.is_shared:
+        raise ConfigurationError(
+            "AF10_STORE is not set to a store that outlives a process: sqlite:PATH, redis://… or"
+            " valkey://…"
+        )
+    await store.open()
+    try:
+        if arguments.action == "prune":
+            await _prune(store, time.time() - arguments.older_than, context)
+        else:
+            found = [record async for record in store.records()]
+            context.output.jobs(sorted(found, key=lambda record: record.created_at))
+    finally:
+        await store.close()
+
+
+async def _prune(store: Store, before: float, context: Context) -> None:
+    count = 0
+    async for record in store.records():
+        if record.created_at < before and not record.is_unfinished:
+            count += await store.remove(record.key, record.version)
+    context.output.step("pruned", f"{count} finished jobs forgotten", count=count)
+
+
+def _timeouts(arguments: argparse.Namespace, *names: str) -> dict[str, float]:
+    return {
+        f"{name}_timeout": value
+        for name in names
+        if (value := getattr(arguments, f"{name}_timeout")) is not None
+    }
 
 
 async def sandbox(arguments: argparse.Namespace, context: Context) -> None:
@@ -92,7 +220,7 @@ async def sandbox(arguments: argparse.Namespace, context: Context) -> None:
 async def _backup(client: AF10Client, out: Path, context: Context) -> None:
     job = client.backup_owner()
     async for event in job.events():
-        context.key = job.key
+        context.key, context.ticket = job.key, job.ticket
         context.output.job(event)
     backup = await job
     with context.output.download() as progress:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from .. import JobEvent, JobState, Progress, SavedFile
 from ..download import ProgressHandler
+from ..protocol.lifecycle import JobRecord
+from ..protocol.tickets import ticket_of
+from .exit_codes import INTERRUPTED, TIMED_OUT
 
 _STEPS = {
     JobState.REGISTERED: "the request goes out; the job is on record",
@@ -44,7 +49,22 @@ class Output(Protocol):
     def saved(self, saved: SavedFile, key: str | None) -> None:
         """Say that the file is there."""
 
-    def error(self, error: str, message: str, key: str | None, exit_code: int) -> None:
+    def jobs(self, records: Sequence[JobRecord]) -> None:
+        """List what is in a store."""
+
+    def logs(self, name: str) -> AbstractContextManager[None]:
+        """Say what a logger says, while the block lasts."""
+        ...
+
+    def error(
+        self,
+        error: str,
+        message: str,
+        key: str | None,
+        exit_code: int,
+        *,
+        ticket: str | None = None,
+    ) -> None:
         """Say that it went wrong."""
 
 
@@ -90,9 +110,45 @@ class JsonOutput:
             key=key,
         )
 
-    def error(self, error: str, message: str, key: str | None, exit_code: int) -> None:
+    def jobs(self, records: Sequence[JobRecord]) -> None:
+        """One line for each."""
+        for record in records:
+            self._line(
+                "job",
+                key=record.key,
+                state=str(record.state),
+                unfinished=record.is_unfinished,
+                account=record.account,
+                method=record.method,
+                path=record.path,
+                created_at=record.created_at,
+                expires_at=record.expires_at,
+                start_certain=record.start_certain,
+                failure=record.failure,
+                file=record.file.path if record.file else None,
+                ticket=str(ticket_of(record)) if record.account else None,
+            )
+
+    def logs(self, name: str) -> AbstractContextManager[None]:
+        """A line for each record of a logger, from INFO on."""
+
+        def tell(record: logging.LogRecord) -> None:
+            self._line("log", level=record.levelname.lower(), message=record.getMessage())
+
+        return _listening(name, tell)
+
+    def error(
+        self,
+        error: str,
+        message: str,
+        key: str | None,
+        exit_code: int,
+        *,
+        ticket: str | None = None,
+    ) -> None:
         """Say that it went wrong."""
-        self._line("error", error=error, message=message, key=key, exit_code=exit_code)
+        more = {"ticket": ticket} if ticket else {}
+        self._line("error", error=error, message=message, key=key, exit_code=exit_code, **more)
 
     def _line(self, event: str, **details: Any) -> None:
         sys.stdout.write(json.dumps({"event": event, **details}) + "\n")
@@ -148,7 +204,72 @@ class PeopleOutput:
         sys.stdout.write(f"{saved.path}\n")
         sys.stdout.flush()
 
-    def error(self, error: str, message: str, key: str | None, exit_code: int) -> None:
+    def jobs(self, records: Sequence[JobRecord]) -> None:
+        """A table on stdout: the keys in it are to be copied."""
+        if not records:
+            self.step("nothing", "there is no job in the store")
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("made", "state", "request", "account"):
+            table.add_column(title, no_wrap=True)
+        table.add_column("key", no_wrap=True)
+        for record in records:
+            made = datetime.fromtimestamp(record.created_at).astimezone()
+            table.add_row(
+                f"{made:%Y-%m-%d %H:%M:%S}",
+                _state_of(record),
+                f"{record.method} {record.path}".strip() or "(orphan)",
+                (record.account or "")[:8],
+                record.key,
+            )
+        width = None if sys.stdout.isatty() else 200
+        Console(highlight=False, width=width).print(table)
+
+    def logs(self, name: str) -> AbstractContextManager[None]:
+        """A step for each record of a logger, from INFO on."""
+
+        def tell(record: logging.LogRecord) -> None:
+            self.step(record.levelname.lower(), record.getMessage())
+
+        return _listening(name, tell)
+
+    def error(
+        self,
+        error: str,
+        message: str,
+        key: str | None,
+        exit_code: int,
+        *,
+        ticket: str | None = None,
+    ) -> None:
         """Say that it went wrong."""
         self._console.print("[bold red]error:[/] ", end="")
         self._console.print(message, markup=False, soft_wrap=True)
+        if ticket and exit_code in (TIMED_OUT, INTERRUPTED):
+            self._console.print("[bold cyan]ticket        [/] ", end="")
+            self._console.print(ticket, markup=False, soft_wrap=True)
+
+
+def _state_of(record: JobRecord) -> str:
+    if record.uncollected:
+        return "to be saved"
+    if record.state is JobState.READY:
+        return "done"
+    return record.state.replace("_", " ")
+
+
+@contextmanager
+def _listening(name: str, tell: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record)
+
+    logger, handler = logging.getLogger(name), Handler(logging.INFO)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

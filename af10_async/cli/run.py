@@ -10,18 +10,19 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
-from .. import AF10Error, CallbackServerError, ConfigurationError, MissingExtraError
-from ..errors import DownloadTimeoutError, JobTimeoutError
+from .. import AF10Error
 from . import commands
-from .arguments import UsageError, parse
+from .arguments import parse
 from .commands import Context
+from .exit_codes import INTERRUPTED, REFUSED, exit_code, exit_code_of_many
 from .output import JsonOutput, PeopleOutput
-
-DONE, REFUSED, MISUSED, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Context], Awaitable[None]]] = {
     "demo": commands.demo,
     "backup": commands.backup_owner,
+    "receive": commands.receive,
+    "jobs": commands.jobs,
+    "resume": commands.resume,
     "sandbox": commands.sandbox,
 }
 
@@ -54,22 +55,14 @@ def _run(arguments: Sequence[str]) -> int:
         text = "interrupted"
         if context.key:
             text += f"; AF10 may go on with the job [job {context.key}]"
-        context.output.error("KeyboardInterrupt", text, context.key, INTERRUPTED)
+        context.output.error(
+            "KeyboardInterrupt", text, context.key, INTERRUPTED, ticket=context.ticket
+        )
         return INTERRUPTED
     except AF10Error as error:
-        code = exit_code(error)
-        context.output.error(type(error).__name__, str(error), error.key, code)
-        return code
-    return DONE
-
-
-def exit_code(error: AF10Error) -> int:
-    """The exit code that an error means."""
-    if isinstance(error, JobTimeoutError | DownloadTimeoutError):
-        return TIMED_OUT
-    if isinstance(error, ConfigurationError | MissingExtraError | CallbackServerError | UsageError):
-        return MISUSED
-    return REFUSED
+        context.report(error)
+        return exit_code(error)
+    return exit_code_of_many(context.failures)
 
 
 async def _cancelled_by_sigterm(command: Awaitable[None]) -> None:

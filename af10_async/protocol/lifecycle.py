@@ -25,6 +25,10 @@ JOB_LIFETIME = 7 * 24 * 3600.0
 DONE_LIFETIME = 24 * 3600.0
 """Seconds that a finished record is kept, so that late duplicates are recognised as such."""
 
+CALLBACK_STEP = 1000
+ORPHAN_VERSION = 1_000_000
+"""Where the versions of an orphan begin: no job that it may have been has come so far."""
+
 
 class JobState(StrEnum):
     """How far a job has come."""
@@ -83,7 +87,11 @@ class JobRecord:
     file: FileOnDisk | None = None
     """The file that was complete and about to get this name, or has it."""
     version: int = 0
-    """Goes up by one with each change."""
+    """Goes up with each change: by `CALLBACK_STEP` when a callback came, else by one.
+
+    So a record that has lost its newest changes and got a callback since does not pass for the one
+    that it was.
+    """
     extra: str | None = field(default=None, repr=False)
     """What a later release of ours wrote beside these, as JSON: kept as it is."""
 
@@ -217,7 +225,7 @@ def orphan(key: str, secret: str, at: float, lifetime: float) -> JobRecord:
         state=JobState.CALLED_BACK,
         start_certain=True,
         secrets=(secret,),
-        version=1,
+        version=ORPHAN_VERSION,
     )
 
 
@@ -226,7 +234,8 @@ def advance(record: JobRecord, event: Event) -> Transition:
     changed = _next(record, event)
     if isinstance(changed, Effect):
         return Transition(record, changed)
-    return Transition(replace(changed, version=record.version + 1), Effect.CHANGED)
+    step = CALLBACK_STEP if isinstance(event, CalledBack) else 1
+    return Transition(replace(changed, version=record.version + step), Effect.CHANGED)
 
 
 def _next(record: JobRecord, event: Event) -> JobRecord | Effect:

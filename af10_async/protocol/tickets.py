@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from .keys import KEY_PATTERN
+from .lifecycle import JobRecord
 
 VERSION = 1
 _ACCOUNT = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -45,6 +46,20 @@ class Ticket:
         created = f"{int(self.created_at):x}"
         head = f"af10-{VERSION}.{self.key}.{self.account}"
         return f"{head}.{flags or '-'}.{created}.{self.method}.{path}"
+
+
+def ticket_of(record: JobRecord) -> Ticket:
+    """The ticket of a job that is on record, and whose account is known."""
+    assert record.account is not None  # an orphan has none: nobody knows what it is
+    return Ticket(
+        key=record.key,
+        account=record.account,
+        expects_file=record.expects_file,
+        start_certain=record.start_certain,
+        created_at=record.created_at,
+        method=record.method,
+        path=record.path,
+    )
 
 
 def is_ticket(text: str) -> bool:

@@ -21,7 +21,7 @@ from af10_async.errors import (
     ConfigurationError,
     PortInUseError,
 )
-from af10_async.protocol.lifecycle import MAX_SECRETS, JobRecord, JobState
+from af10_async.protocol.lifecycle import CALLBACK_STEP, MAX_SECRETS, JobRecord, JobState
 from af10_async.runtime import Runtime
 from af10_async.stores import MemoryStore
 
@@ -95,7 +95,7 @@ async def test_nothing_is_answered_before_the_secret_is_kept_and_the_waiter_woke
             assert events == []
             store.gate.set()
 
-    assert events == ["told of 1", "woken at version 1", "answered"]
+    assert events == ["told of 1", f"woken at version {CALLBACK_STEP}", "answered"]
 
 
 async def test_twenty_duplicates_at_once_are_one_change_and_twenty_times_200(
@@ -109,7 +109,7 @@ async def test_twenty_duplicates_at_once_are_one_change_and_twenty_times_200(
     record = await server.store.get(key_of())
     assert [answer.status for answer in answers] == [200] * 20
     assert record is not None
-    assert (record.version, record.secrets) == (1, (ID,))
+    assert (record.version, record.secrets) == (CALLBACK_STEP, (ID,))
     assert len(told) == 1
 
 
@@ -244,8 +244,19 @@ async def test_an_orphan_whose_job_the_store_knows_is_told_with_its_account() ->
 
     async with running(on_orphan=on_orphan) as server:
         await server.store.add(record_of(key_of()))
+        server.store.release(key_of())
         await talk(server.port, request(target()))
         assert await orphans.get() == Orphan(key_of(), "an account")
+
+
+async def test_a_callback_for_a_job_that_somebody_has_leased_is_no_orphan() -> None:
+    orphans: list[Orphan] = []
+    async with running(on_orphan=orphans.append) as server:
+        await server.store.add(record_of(key_of()))
+        await talk(server.port, request(target()))
+        await asyncio.sleep(0)
+        assert await known(server.store, key_of()) == (ID,)
+    assert orphans == []
 
 
 async def test_an_orphan_is_told_once_however_often_its_callback_comes() -> None:

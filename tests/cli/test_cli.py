@@ -118,7 +118,8 @@ async def test_a_timeout_prints_the_key_and_exits_with_3(
     code, out, err = await run(*command, env=environment)
     key = sandbox.jobs[0].webhook_url.rpartition("/")[2]
     assert (code, out) == (3, "")
-    assert f"[job {key}]" in err.splitlines()[-1]
+    assert f"[job {key}]" in err.splitlines()[-2]
+    assert f"af10-1.{key}." in err.splitlines()[-1]
     assert "Traceback" not in err
     code, out, err = await run(*command, "--json", env=environment)
     assert (code, err) == (3, "")
