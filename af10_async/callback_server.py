@@ -145,7 +145,7 @@ class CallbackServer:
         self._secret = b""
         self._listening: Listening | None = None
         self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
-        self._claims: dict[str, list[Listener]] = {}
+        self._claims: dict[str, tuple[Listener, ...]] = {}
         self._interruptions: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: dict[Callback, None] = {}
@@ -262,15 +262,13 @@ class CallbackServer:
 
     def claim(self, key: str, listener: Listener) -> None:
         """Show each change by a callback to `listener`, which says whether somebody claims it."""
-        self._claims.setdefault(key, []).append(listener)
+        self._claims[key] = (*self._claims.get(key, ()), listener)
 
     def unclaim(self, key: str, listener: Listener) -> None:
         """Take a claim back, if there is one."""
-        listeners = self._claims.get(key, [])
-        if listener in listeners:
-            listeners.remove(listener)
-        if not listeners:
-            self._claims.pop(key, None)
+        left = tuple(each for each in self._claims.pop(key, ()) if each != listener)
+        if left:
+            self._claims[key] = left
 
     def attach(
         self, interrupt: Callable[[], Awaitable[None]], on_orphan: OrphanHandler | None
@@ -367,8 +365,7 @@ class CallbackServer:
         return await self.store.add_orphan(record)
 
     def _tell(self, record: JobRecord) -> None:
-        listeners = list(self._claims.get(record.key, ()))
-        claims = [listener(record) for listener in listeners]
+        claims = [listener(record) for listener in self._claims.get(record.key, ())]
         if not any(claims) and self._orphan_handlers:
             self._do(self._tell_of_orphan(record))
 

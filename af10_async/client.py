@@ -468,17 +468,7 @@ class AF10Client:
 
     def _file_maker(self, parts: _Parts, download_timeout: float | None) -> FileMaker:
         seconds = self._download_seconds(download_timeout)
-
-        def make_file(url: str, work: JobWork) -> object:
-            return RemoteFile(
-                parts.fetcher,
-                url,
-                is_trusted=self._trusts_private_files(),
-                download_timeout=seconds,
-                owner=work,
-            )
-
-        return make_file
+        return _FileMaker(parts.fetcher, self._trusts_private_files(), seconds)
 
     def _handle(
         self, work: JobWork, start_timeout: float | None, callback_timeout: float | None
@@ -499,6 +489,24 @@ class AF10Client:
         """Whether AF10 is at a private address, as the sandbox is."""
         base = urlsplit(self._settings.base_url)
         return base.scheme == "http" or is_private_host(base.hostname or "")
+
+
+@dataclass(frozen=True, slots=True)
+class _FileMaker:
+    """Makes the result of a job whose payload is the address of a file."""
+
+    fetcher: Fetcher
+    is_trusted: bool
+    download_timeout: float
+
+    def __call__(self, url: str, work: JobWork) -> RemoteFile:
+        return RemoteFile(
+            self.fetcher,
+            url,
+            is_trusted=self.is_trusted,
+            download_timeout=self.download_timeout,
+            owner=work,
+        )
 
 
 class _Requester:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -40,8 +40,10 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
     __slots__ = (
         "__weakref__",
         "_callback_timeout",
-        "_drivers",
+        "_driver",
+        "_driving",
         "_is_used",
+        "_more_drivers",
         "_start_timeout",
         "_work",
     )
@@ -52,7 +54,10 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._start_timeout = start_timeout
         self._callback_timeout = callback_timeout
         self._is_used = False
-        self._drivers: dict[asyncio.Task[Any] | None, Coroutine[Any, Any, Any]] = {}
+        self._driving: asyncio.Task[Any] | None = None
+        self._driver: Coroutine[Any, Any, None] | None = None
+        # Mostly one task drives a job, and there may be very many jobs.
+        self._more_drivers: dict[asyncio.Task[Any], Coroutine[Any, Any, None]] | None = None
 
     @property
     def key(self) -> str:
@@ -115,13 +120,15 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         self._is_used = True
-        return self._result().__await__()
+        yield from self._wait().__await__()
+        result: T_co = self._work.result()
+        return result
 
     def __repr__(self) -> str:
         return f"<Job {self.key} {self.state}>"
 
     def __del__(self) -> None:
-        if not hasattr(self, "_drivers"):
+        if not hasattr(self, "_more_drivers"):
             return
         if not self._is_used and self._work.is_untouched:
             warnings.warn(
@@ -132,13 +139,8 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
             )
         self._work.let_go()
 
-    async def _wait(self) -> None:
-        await self._work.wait(self._start_timeout, self._callback_timeout)
-
-    async def _result(self) -> T_co:
-        await self._wait()
-        result: T_co = self._work.result()
-        return result
+    def _wait(self) -> Coroutine[Any, Any, None]:
+        return self._work.wait(self._start_timeout, self._callback_timeout)
 
     # -- as a coroutine ----------------------------------------------------------------------------
     #
@@ -173,18 +175,39 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
             task = asyncio.current_task()
         except RuntimeError:
             return  # outside a loop nobody waits
-        driver = self._drivers.pop(task, None)
+        driver = self._pop_driver(task)
         if driver is not None:
             driver.close()
 
-    def _drive(self, step: Any) -> Any:
+    def _drive(self, step: Callable[[Coroutine[Any, Any, None]], Any]) -> Any:
         self._is_used = True
         task = asyncio.current_task()
-        driver = self._drivers.get(task)
-        if driver is None:
-            driver = self._drivers[task] = self._result()
+        driver = self._driver_of(task)
         try:
             return step(driver)
-        except BaseException:  # also StopIteration, which carries the result
-            self._drivers.pop(task, None)
+        except StopIteration:
+            self._pop_driver(task)
+            raise StopIteration(self._work.result()) from None
+        except BaseException:
+            self._pop_driver(task)
             raise
+
+    def _driver_of(self, task: asyncio.Task[Any] | None) -> Coroutine[Any, Any, None]:
+        if task is None:
+            raise RuntimeError("a job is driven by tasks only: await it")
+        if self._driver is not None and self._driving is task:
+            return self._driver
+        if self._driver is None and not (self._more_drivers and task in self._more_drivers):
+            self._driving, self._driver = task, self._wait()
+            return self._driver
+        if self._more_drivers is None:
+            self._more_drivers = {}
+        if task not in self._more_drivers:
+            self._more_drivers[task] = self._wait()
+        return self._more_drivers[task]
+
+    def _pop_driver(self, task: asyncio.Task[Any] | None) -> Coroutine[Any, Any, None] | None:
+        if self._driver is not None and self._driving is task:
+            driver, self._driver, self._driving = self._driver, None, None
+            return driver
+        return self._more_drivers.pop(task, None) if self._more_drivers and task else None

@@ -109,13 +109,6 @@ async def test_cancelling_one_waiter_does_not_hurt_the_others() -> None:
         await second
 
 
-async def test_the_deadline_of_a_wait_may_be_moved_from_inside() -> None:
-    with pytest.raises(OutOfTime):
-        async with Waits().limit(math.inf) as scope:
-            scope.reschedule(0)
-            await NEVER().wait()
-
-
 async def test_a_block_that_ends_in_the_tick_of_the_interruption_keeps_its_result() -> None:
     waits = Waits()
     async with waits.limit(60.0):

@@ -8,6 +8,7 @@ is carried along, and only a higher major version is refused.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -71,6 +72,10 @@ def decode(text: str | bytes) -> JobRecord:
 
 def _record(values: dict[str, Any], extra: str | None) -> JobRecord:
     values["state"] = JobState(values.get("state", JobState.REGISTERED))
+    for name in ("account", "method", "path"):
+        # Very many records may be in memory, and few differ in these.
+        if isinstance(values.get(name), str):
+            values[name] = sys.intern(values[name])
     for name in ("secrets", "refused"):
         values[name] = tuple(values.get(name, ()))
     if "file" in values:

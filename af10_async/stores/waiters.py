@@ -10,7 +10,8 @@ class Waiters:
     """Futures by key. A wake-up says only that it is worth while to look again."""
 
     def __init__(self) -> None:
-        self._futures: dict[str, list[asyncio.Future[None]]] = {}
+        # Mostly one waits for a job, and a list would be as large as its future.
+        self._futures: dict[str, asyncio.Future[None] | list[asyncio.Future[None]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._futures)
@@ -26,22 +27,27 @@ class Waiters:
     def add(self, key: str) -> asyncio.Future[None]:
         """A future that the next change of `key` resolves; `discard` it afterwards."""
         future = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(key, []).append(future)
+        there = self._futures.get(key)
+        if there is None:
+            self._futures[key] = future
+        elif isinstance(there, list):
+            there.append(future)
+        else:
+            self._futures[key] = [there, future]
         return future
 
     def discard(self, key: str, future: asyncio.Future[None]) -> None:
         """Forget a future, woken or not."""
-        futures = self._futures.get(key)
-        if futures is None:
-            return
-        if future in futures:
-            futures.remove(future)
-        if not futures:
+        there = self._futures.get(key)
+        if isinstance(there, list) and future in there:
+            there.remove(future)
+        if there == [] or there is future:
             del self._futures[key]
 
     def wake(self, key: str) -> None:
         """Let everybody who waits for `key` look again."""
-        for future in self._futures.pop(key, ()):
+        there = self._futures.pop(key, [])
+        for future in there if isinstance(there, list) else [there]:
             if not future.done():
                 future.set_result(None)
 
