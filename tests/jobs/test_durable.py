@@ -400,7 +400,7 @@ async def test_a_ticket_without_any_hope_says_why(
 async def test_a_ticket_of_a_newer_release_is_refused_with_a_clear_error(
     af10: AF10Client,
 ) -> None:
-    with pytest.raises(ConfigurationError, match="version 2.*upgrade"):
+    with pytest.raises(ConfigurationError, match=r"version 2.*upgrade"):
         af10.job("af10-2.a field.that this release does not know")
     with pytest.raises(ConfigurationError, match="damaged"):
         af10.job("af10-1.half of it")
@@ -575,12 +575,13 @@ async def test_a_callback_that_is_held_is_kept_at_the_latest_when_the_server_clo
 ) -> None:
     store = Failing()
     sandbox.faults.add(Fault.never())
-    async with CallbackServer(tls_cert=tls.cert, tls_key=tls.key, store=store) as server:
-        async with make_client(tls_cert=None, tls_key=None, callback_server=server) as af10:
-            job = await af10.backup_owner().start()
-            store.is_down = True
-            assert await sandbox.call_back(sandbox.jobs[0]) == 503
-            store.is_down = False
+    server = CallbackServer(tls_cert=tls.cert, tls_key=tls.key, store=store)
+    client = make_client(tls_cert=None, tls_key=None, callback_server=server)
+    async with server, client as af10:
+        job = await af10.backup_owner().start()
+        store.is_down = True
+        assert await sandbox.call_back(sandbox.jobs[0]) == 503
+        store.is_down = False
     record = await store.get(job.key)
     assert record is not None
     assert record.secrets == (sandbox.jobs[0].secret,)
