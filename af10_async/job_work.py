@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import weakref
 from typing import Any, Protocol
 
 from .errors import (
@@ -85,7 +86,7 @@ class JobWork:
         self._start = JobStart(services, self._live, order) if order else None
         self._ticket = ticket
         self._make_file = make_file
-        self._file: object = None
+        self._file: weakref.ref[object] | None = None
         self._handles = 0
         self._waiters = 0
         self._redeeming: SingleFlight[None] | None = None
@@ -168,9 +169,12 @@ class JobWork:
         payload = json.loads(record.payload or "null")
         url = wire.payload_url(payload)
         if url is not None and (record.expects_file or record.account is None):
-            if self._file is None:
-                self._file = self._make_file(url, self)
-            return self._file
+            # Weakly, because the file belongs to this: when nobody has it any more, the lease ends.
+            file = self._file() if self._file is not None else None
+            if file is None:
+                file = self._make_file(url, self)
+                self._file = weakref.ref(file)
+            return file
         if record.expects_file:
             raise UnexpectedPayloadError(
                 "the job is done, but AF10 sent something else than the address of a file; it is in"

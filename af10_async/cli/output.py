@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from .. import JobEvent, JobState, Progress, SavedFile
 from ..download import ProgressHandler
+from ..protocol.keys import KEY_LENGTH
 from ..protocol.lifecycle import JobRecord
 from ..protocol.tickets import ticket_of
 from .exit_codes import INTERRUPTED, TIMED_OUT
@@ -210,18 +212,16 @@ class PeopleOutput:
             self.step("nothing", "there is no job in the store")
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("made", "state", "request", "account"):
-            table.add_column(title, no_wrap=True)
-        table.add_column("key", no_wrap=True)
+        # What is to be copied comes whole, however narrow the terminal is.
+        table.add_column("key", no_wrap=True, min_width=KEY_LENGTH)
+        table.add_column("state", no_wrap=True, min_width=11)
+        table.add_column("made", no_wrap=True, justify="right", min_width=8)
+        table.add_column("request", no_wrap=True)
+        now = time.time()
         for record in records:
-            made = datetime.fromtimestamp(record.created_at).astimezone()
-            table.add_row(
-                f"{made:%Y-%m-%d %H:%M:%S}",
-                _state_of(record),
-                f"{record.method} {record.path}".strip() or "(orphan)",
-                (record.account or "")[:8],
-                record.key,
-            )
+            request = f"{record.method} {record.path}".strip() or "(orphan)"
+            made = _ago(now - record.created_at)
+            table.add_row(record.key, _state_of(record), made, request)
         width = None if sys.stdout.isatty() else 200
         Console(highlight=False, width=width).print(table)
 
@@ -248,6 +248,13 @@ class PeopleOutput:
         if ticket and exit_code in (TIMED_OUT, INTERRUPTED):
             self._console.print("[bold cyan]ticket        [/] ", end="")
             self._console.print(ticket, markup=False, soft_wrap=True)
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
 
 
 def _state_of(record: JobRecord) -> str:

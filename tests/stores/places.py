@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from af10_async.stores import MemoryStore, Store
+from af10_async.stores.sqlite import SqliteStore
+from af10_async.stores.valkey import ValkeyStore
+
+from . import valkey_server
 
 
 class Clock:
@@ -38,6 +42,19 @@ def _memory(folder: Path) -> Open:
     return lambda clock: MemoryStore(now=clock)
 
 
+def _sqlite(folder: Path) -> Open:
+    return lambda clock: SqliteStore(folder / "jobs.db", now=clock, poll=0.005)
+
+
+def _valkey(folder: Path) -> Open:
+    url = f"{valkey_server.shared().url}?prefix=t{next(NUMBERS)}"
+    return lambda clock: ValkeyStore(url, now=clock, recheck=0.05)
+
+
 NUMBERS = itertools.count()
-KINDS: dict[str, Kind] = {"memory": Kind(_memory, is_shared=False)}
+KINDS: dict[str, Kind] = {
+    "memory": Kind(_memory, is_shared=False),
+    "sqlite": Kind(_sqlite, is_shared=True),
+    "valkey": Kind(_valkey, is_shared=True),
+}
 SHARED = sorted(name for name, kind in KINDS.items() if kind.is_shared)
