@@ -10,7 +10,15 @@ from typing import TypeVar
 
 from .errors import AF10Error, StoreError
 from .job_services import Services
-from .protocol.lifecycle import Adopted, CalledBack, Event, JobRecord, JobState
+from .protocol.lifecycle import (
+    Adopted,
+    CalledBack,
+    Event,
+    JobRecord,
+    JobState,
+    LifeEnded,
+    advance,
+)
 
 logger = logging.getLogger("af10_async.jobs")
 
@@ -114,12 +122,14 @@ class LiveRecord:
 
     async def apply(self, event: Event) -> None:
         """Let an event happen to the record."""
-        transition = await self._persistently(lambda: self._services.store.apply(self.key, event))
-        if transition is not None:
-            await self._note(transition.record)
-            return
-        await self._restore()
-        await self.apply(event)
+        apply = functools.partial(self._services.store.apply, self.key, event)
+        while (transition := await self._persistently(apply)) is None:
+            if self._is_over:
+                # The store has forgotten it in due time: what comes of it now is for this process.
+                self.saw(advance(self.known, event).record)
+                return
+            await self._restore()
+        await self._note(transition.record)
 
     async def apply_once(self, event: Event) -> None:
         """As `apply`, where a store that cannot be reached is no reason to wait or to fail."""
@@ -130,6 +140,8 @@ class LiveRecord:
             return
         if transition is not None:
             self.saw(transition.record)
+        elif self._is_over:
+            self.saw(advance(self.known, event).record)
 
     async def next(self) -> None:
         """Wait until the record changes."""
@@ -176,8 +188,16 @@ class LiveRecord:
 
     async def _restore(self) -> None:
         """The store has lost the job (it restarted without its newest writes): give it back."""
+        if self._is_over:
+            self.saw(advance(self.known, LifeEnded(self._services.runtime.now())).record)
+            return
         logger.warning("the store had lost job %s: it is put back", self.key)
         await self.add_or_adopt(self.known)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the record's own time is over."""
+        return self.known.expires_at <= self._services.runtime.now()
 
     async def _note(self, record: JobRecord) -> None:
         """Take note of what the store says, also when it says less than it did before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -328,6 +329,19 @@ def receiver_of(client: AF10Client) -> CallbackServer:
     receiver = client._open_parts().services.receiver
     assert isinstance(receiver, CallbackServer)
     return receiver
+
+
+async def test_a_job_whose_time_is_over_expires_also_where_the_store_has_forgotten_it(
+    make_client: ClientMaker, sandbox: Sandbox, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Valkey forgets a record at the end of its time; nobody may put it back for ever."""
+    monkeypatch.setattr("af10_async.job_start.JOB_LIFETIME", 0.3)
+    sandbox.faults.add(Fault.never())
+    async with make_client(store=store_url, callback_timeout=math.inf) as af10:
+        job = af10.backup_owner()
+        with pytest.raises(JobExpiredError, match="life ended before AF10 called back"):
+            await job
+        assert job.state is JobState.EXPIRED
 
 
 # -- by its ticket, where the store does not know it -----------------------------------------------
