@@ -59,6 +59,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill -9 at every step, at least 500 times; a few minutes."""
+    session.install("-e", ".[all]", *_group("tests"), *_group("examples"))
+    session.run("python", "-m", "tests.crash.campaign", *session.posargs)
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """Run the suite with the lowest versions that we allow."""
     session.install("uv")

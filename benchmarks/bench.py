@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,24 +136,8 @@ def _valkey(folder: Path) -> Iterator[Place]:
     with tempfile.TemporaryDirectory(prefix="valkey-", dir=folder) as name:
         options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", "")
         durable = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", f"{name}/log")
-        server = subprocess.Popen([str(get_binary_path()), *options, *durable])
-        try:
-            with redis.Redis(port=port) as client:
-                _wait_for(client, server)
-            yield Place(f"valkey://127.0.0.1:{port}", server=psutil.Process(server.pid))
-        finally:
-            server.terminate()
-            server.wait(timeout=60)
-
-
-def _wait_for(client: redis.Redis, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and server.poll() is None:
-        with suppress(redis.ConnectionError):
-            client.ping()
-            return
-        time.sleep(0.01)
-    raise SystemExit("Valkey did not start")
+        with listening(port, str(get_binary_path()), *options, *durable) as server:
+            yield Place(f"valkey://127.0.0.1:{port}", server=server)
 
 
 def new_key() -> str:
@@ -165,17 +149,9 @@ def new_key() -> str:
 
 
 @contextmanager
-def child(
-    *command: str, env: Mapping[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def child(*command: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """A process that is told to end afterwards, and the JSON that is its first line."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         first_line = process.stdout.readline()
@@ -185,6 +161,31 @@ def child(
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+@contextmanager
+def listening(
+    port: int, *command: str, env: Mapping[str, str] | None = None
+) -> Iterator[psutil.Process]:
+    """A process that listens on a port of this machine, and is told to end afterwards."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+    )
+    try:
+        until = time.monotonic() + 30
+        while not _accepts(port):
+            if process.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            time.sleep(0.02)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

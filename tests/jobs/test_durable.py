@@ -102,7 +102,8 @@ async def test_a_job_whose_start_is_uncertain_is_settled_by_its_callback_after_a
     """And never posted again; without a callback the error says that nobody knows."""
     sandbox.faults.add(Fault.hang(on="start"), Fault.never())
     async with make_client(store=store_url, listen_port=port) as before:
-        job = before.backup_owner(start_timeout=0.2)
+        await before.authenticate()
+        job = before.backup_owner(start_timeout=0.5)
         with pytest.raises(StartTimeoutError) as caught:
             await job.start()
         assert caught.value.sent is True
@@ -425,6 +426,7 @@ async def test_every_timeout_and_interruption_carries_the_ticket(
 ) -> None:
     sandbox.faults.add(Fault.never(times=2), Fault.hang(on="start", skip=1), Fault.hang(on="file"))
     async with make_client() as af10:
+        await af10.authenticate()
         waiting = af10.backup_owner(callback_timeout=0.05)
         with pytest.raises(CallbackTimeoutError) as no_callback:
             await waiting
