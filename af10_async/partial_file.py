@@ -179,9 +179,10 @@ class PartialFile:
         """The partial file of this job, perhaps a dead process's; -1 when somebody writes to it."""
         for _ in range(3):
             try:
-                file = self._open_at(name, os.O_CREAT)
+                # Without blocking, else a pipe of this name would hold us up for ever.
+                file = self._open_at(name, os.O_CREAT | getattr(os, "O_NONBLOCK", 0))
             except OSError:
-                return -1  # a link, a folder, somebody else's
+                return -1  # a link, a folder, a pipe, somebody else's
             if not _locked(file):
                 os.close(file)
                 return -1
@@ -201,6 +202,8 @@ class PartialFile:
         except FileNotFoundError:
             return False  # it got its final name, or was discarded, before it was locked
         if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
+            return False
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             return False
         if found.st_nlink > 1:
             # Its writer died between giving it its final name and taking this one away.

@@ -17,6 +17,7 @@ import pytest
 
 from af10_async.errors import DiskFullError, SaveError, TargetExistsError
 from af10_async.partial_file import PartialFile
+from af10_async.protocol.lifecycle import FileOnDisk
 
 NAME = "backup.zip"
 
@@ -533,3 +534,133 @@ def test_where_folders_cannot_be_held_open_paths_are_used(
         save(tmp_path / NAME)
     assert (replaced, replaced.read_bytes()) == (first, b"3")
     assert names(tmp_path) == [second.name, first.name]
+
+
+# -- what a dead process left ----------------------------------------------------------------------
+
+
+def dead(target: Path, data: bytes = b"half of it", name: str = "job") -> Path:
+    """What is left when a process dies while it saves to `target`."""
+    file = PartialFile(target, overwrite=False, name=name)
+    file.open()
+    file.write([data])
+    (path,) = target.glob(".af10-*.part")
+    file._close()
+    return path
+
+
+def test_the_partial_file_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    left = dead(tmp_path)
+    with named(tmp_path) as file:
+        assert names(tmp_path) == [left.name]
+        file.write([b"all of it"])
+        path = finish(file, [], NAME)
+    assert path.read_bytes() == b"all of it"
+    assert names(tmp_path) == [NAME]
+
+
+def test_the_partial_file_of_another_job_is_left_alone(tmp_path: Path) -> None:
+    left = dead(tmp_path, name="another job")
+    with named(tmp_path) as file:
+        finish(file, [b"data"], NAME)
+    assert names(tmp_path) == sorted([left.name, NAME])
+    assert left.read_bytes() == b"half of it"
+
+
+def test_the_partial_file_of_a_living_writer_is_left_to_it(tmp_path: Path) -> None:
+    with named(tmp_path) as one, named(tmp_path) as other:
+        one.write([b"one"])
+        other.write([b"other"])
+        assert len(names(tmp_path)) == 2
+        first, second = finish(one, [], NAME), finish(other, [], NAME)
+    assert (first.read_bytes(), second.read_bytes()) == (b"one", b"other")
+    assert names(tmp_path) == sorted([first.name, second.name])
+
+
+def test_a_partial_file_that_has_its_final_name_already_is_not_written_to(tmp_path: Path) -> None:
+    """Its writer died between giving the name and taking the other one away."""
+    left = dead(tmp_path, b"whole")
+    os.link(left, tmp_path / NAME)
+    with named(tmp_path) as file:
+        file.write([b"again"])
+        path = finish(file, [], NAME)
+    assert (tmp_path / NAME).read_bytes() == b"whole"
+    assert path.read_bytes() == b"again"
+    assert names(tmp_path) == sorted([NAME, path.name])
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "fifo"])
+def test_something_odd_under_the_partial_files_name_is_left_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    odd = dead(tmp_path)
+    odd.unlink()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    if kind == "link":
+        odd.symlink_to(victim)
+    elif kind == "folder":
+        odd.mkdir()
+    else:
+        os.mkfifo(odd)
+    with named(tmp_path) as file:
+        finish(file, [b"data"], NAME)
+    assert victim.read_bytes() == b"precious"
+    assert names(tmp_path) == sorted([odd.name, "victim", NAME])
+
+
+@contextmanager
+def named(target: Path) -> Iterator[PartialFile]:
+    found = PartialFile(target, overwrite=False, name="job")
+    try:
+        found.open()
+        yield found
+    finally:
+        found.discard()
+
+
+def test_the_name_of_a_partial_file_does_not_tell_the_jobs_key(tmp_path: Path) -> None:
+    assert "job" not in dead(tmp_path, name="the-key-of-the-job").name
+
+
+def whole(path: Path, data: bytes = b"data") -> FileOnDisk:
+    path.write_bytes(data)
+    return FileOnDisk(str(path), len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_a_file_that_was_saved_before_is_recognised_and_what_is_left_beside_it_removed(
+    tmp_path: Path,
+) -> None:
+    file = whole(tmp_path / NAME)
+    for target in (tmp_path, f"{tmp_path}/", tmp_path / NAME):
+        dead(tmp_path)
+        assert PartialFile(target, overwrite=False, name="job").has(file)
+        assert names(tmp_path) == [NAME]
+
+
+def test_a_file_that_was_saved_elsewhere_or_has_changed_is_not_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    file = whole(tmp_path / NAME)
+    (tmp_path / "other").mkdir()
+    for target in (tmp_path / "other", tmp_path / "missing" / "folder", tmp_path / "other.zip"):
+        assert not PartialFile(target, overwrite=False).has(file)
+    for data in (b"dat", b"DATA", b"data and more"):
+        (tmp_path / NAME).write_bytes(data)
+        assert not PartialFile(tmp_path, overwrite=False).has(file)
+    (tmp_path / NAME).unlink()
+    assert not PartialFile(tmp_path, overwrite=False).has(file)
+    whole(tmp_path / "real")
+    (tmp_path / NAME).symlink_to(tmp_path / "real")
+    assert not PartialFile(tmp_path, overwrite=False).has(file)
+
+
+def test_a_name_that_is_taken_at_the_last_moment_is_not_overwritten(tmp_path: Path) -> None:
+    with partial(tmp_path) as file:
+        file.flush([b"ours"])
+        path = file.free_path(NAME)
+        path.write_bytes(b"theirs")
+        assert not file.take(path)
+        second = file.free_path(NAME)
+        assert file.take(second)
+    assert (path.read_bytes(), second.read_bytes()) == (b"theirs", b"ours")
