@@ -11,7 +11,7 @@ from .memory import MemoryStore
 
 __all__ = ["MemoryStore", "Store", "is_store_url", "open_store"]
 
-_SERVER = re.compile(r"(redis|valkey)(s|\+unix)?://.+")
+_SERVER = re.compile(r"(redis|valkey)(s|\+unix)?://.+|unix://.+")
 
 
 def is_store_url(url: str) -> bool:
