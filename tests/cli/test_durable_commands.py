@@ -141,8 +141,8 @@ async def test_jobs_are_resumed_by_key_and_by_ticket_and_each_failure_is_told(
     for job in sandbox.jobs[:2]:
         assert await sandbox.call_back(job) == 200
     keys = (tickets[0].split(".")[1], tickets[1], tickets[2])
-    command = ("resume", *keys, "--out", str(tmp_path / "out"), "--callback-timeout", "0.3")
-    code, out, err = await run(*command, "--json", env=worker)
+    options = ("--out", str(tmp_path / "out"), "--callback-timeout", "0.3", "--json")
+    code, out, err = await run("resume", *keys, *options, env=worker)
     assert (code, err) == (3, "")
     found = sorted(line["event"] for line in lines_of(out))
     assert found == ["error", "resuming", "resuming", "resuming", "saved", "saved"]
