@@ -127,8 +127,8 @@ class Owner(Protocol):
         ...
 
     @property
-    def half_saved(self) -> FileOnDisk | None:
-        """The file as somebody saved it, or nearly so, who did not live to say that it is done."""
+    def saved_file(self) -> FileOnDisk | None:
+        """The file as somebody saved it, or nearly so, and perhaps did not live to say so."""
         ...
 
     async def fresh_url(self) -> str | None:
@@ -213,6 +213,9 @@ class RemoteFile:
     ) -> SavedFile:
         """Stream it to disk with constant memory; it appears whole or not at all.
 
+        The file of a job is saved once: when it was saved there before, by whichever process, and
+        is still as it was, that is the result and nothing is fetched.
+
         Args:
             target: A folder (one that exists, or a path that ends in a slash) or the path of the
                 file. Missing folders are made. In a folder it gets the name that the server gives
@@ -282,8 +285,8 @@ class RemoteFile:
     # -- fetching ----------------------------------------------------------------------------------
 
     async def _find(self, partial: PartialFile) -> SavedFile | None:
-        """The file, when somebody saved it there already and died before it could be noted."""
-        file = self._owner.half_saved if self._owner is not None else None
+        """The file, when it was saved there already, perhaps by somebody who then died."""
+        file = self._owner.saved_file if self._owner is not None else None
         if file is None or not await _in_thread(lambda: partial.has(file)):
             return None
         logger.info("job %s: its file was saved before", self._key)

@@ -207,10 +207,10 @@ class JobWork:
         return await Redeemer(self._services, self._live).fresh_url()
 
     @property
-    def half_saved(self) -> FileOnDisk | None:
-        """The file as somebody saved it, or nearly so, who did not live to say that it is done."""
+    def saved_file(self) -> FileOnDisk | None:
+        """The file as somebody saved it, or nearly so, and perhaps did not live to say so."""
         record = self._live.record
-        return record.file if record is not None and record.uncollected else None
+        return record.file if record is not None else None
 
     async def file_complete(self, file: FileOnDisk) -> None:
         """The file is whole and flushed to disk, and gets its name now."""

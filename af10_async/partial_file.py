@@ -70,7 +70,10 @@ class PartialFile:
     def has(self, file: FileOnDisk) -> bool:
         """Whether the target, still unopened, is or holds just this file."""
         try:
-            if not _is_at(Path(file.path), self._target) or not _is_whole(file):
+            if not _is_at(Path(file.path), self._target):
+                return False
+            if not _is_whole(file):
+                _drop_reserved(file)
                 return False
             self._folder = Path(file.path).parent
             self._drop_dead()
@@ -328,6 +331,14 @@ def _is_whole(file: FileOnDisk) -> bool:
         if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
             return False
         return hashlib.file_digest(there, "sha256").hexdigest() == file.sha256
+
+
+def _drop_reserved(file: FileOnDisk) -> None:
+    """Free the name again that a dead process had reserved, where there are no hard links."""
+    path = Path(file.path)
+    found = path.lstat()
+    if stat.S_ISREG(found.st_mode) and not found.st_size and file.size:
+        path.unlink()
 
 
 def _resolve(target: str | os.PathLike[str], *, overwrite: bool) -> tuple[Path, str | None]:

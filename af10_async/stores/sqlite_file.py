@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import logging
 import os
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import StoreError
+from .sessions import identity, is_gone
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ def connect(path: Path, version: Version, patience: float) -> sqlite3.Connection
 
     """
     try:
+        _remove_unfinished(path)
         if not path.exists():
             _create(path, journal_mode(version))
         _check(path)
@@ -193,7 +196,8 @@ def roll_back(connection: sqlite3.Connection) -> None:
 def _create(path: Path, mode: str) -> None:
     """Make the file under another name; it gets its own when it is whole and on the disk."""
     _make_folders(path.parent)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    maker = identity().replace("/", "_")  # so that others can tell whether it is still at it
+    new = path.with_name(f".{path.name}.{maker}.{secrets.token_hex(4)}.new")
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         with contextlib.closing(_connect(new, "mode=rw")) as connection:
@@ -202,9 +206,21 @@ def _create(path: Path, mode: str) -> None:
         _flush(new)
         _give_name(new, path)
     finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            new.with_name(new.name + suffix).unlink(missing_ok=True)
+        _remove(new)
     _flush_folder(path.parent)
+
+
+def _remove(new: Path) -> None:
+    for suffix in ("-journal", "-wal", "-shm", ""):  # itself last: by it the others are found
+        new.with_name(new.name + suffix).unlink(missing_ok=True)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """What a process that died while it made the file has left beside it."""
+    for new in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
+        maker = new.name.removeprefix(f".{path.name}.").rpartition(".new")[0].rpartition(".")[0]
+        if is_gone(maker.replace("_", "/")):
+            _remove(new)
 
 
 def _make_folders(folder: Path) -> None:

@@ -133,9 +133,26 @@ async def test_a_folder_is_made_and_a_taken_name_gets_a_number(
 ) -> None:
     file = await af10.backup_owner()
     first = await file.save(f"{tmp_path}/new/folder/")
-    second = await file.save(tmp_path / "new" / "folder")
+    (tmp_path / first.path.name).write_bytes(b"somebody else's")
+    second = await file.save(tmp_path)
     assert second.path.name == f"{first.path.stem}-2.zip"
     assert first.path.read_bytes() == second.path.read_bytes()
+
+
+async def test_a_file_that_is_there_already_is_not_fetched_again(
+    af10: AF10Client, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    file = await af10.backup_owner()
+    first = await file.save(tmp_path)
+    count = len(sandbox.requests)
+    for again in (file, await af10.job(str(file.key))):
+        second = await again.save(tmp_path)
+        assert (second.path, second.size, second.sha256) == (first.path, first.size, first.sha256)
+    assert len(sandbox.requests) == count
+    first.path.write_bytes(b"changed since")
+    third = await file.save(tmp_path)
+    assert third.path.name == f"{first.path.stem}-2.zip"
+    assert sorted(tmp_path.iterdir()) == sorted([first.path, third.path])
 
 
 async def test_a_path_is_not_overwritten_unless_asked(
