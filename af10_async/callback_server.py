@@ -15,6 +15,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -201,20 +202,21 @@ class CallbackServer:
         listening, self._listening = self._listening, None
         if listening is None:
             return
-        try:
-            # Requests under way are finished and recorded first; then those who wait are told.
-            await listening.close()
-        finally:
-            tasks = self._tasks - {asyncio.current_task()}  # an orphan handler may close it
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for interrupt in list(self._interruptions):
-                await interrupt()
-            try:
-                await self._empty_backlog()
-            finally:
-                await self.store.close()
+        # Unwound in reverse: requests under way are finished and recorded first; then what could
+        # not be recorded; then those who wait are told and leave; and then the store is closed.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.store.close)
+            for interrupt in reversed(self._interruptions):
+                stack.push_async_callback(interrupt)
+            stack.push_async_callback(self._end_tasks)
+            stack.push_async_callback(self._empty_backlog)
+            stack.push_async_callback(listening.close)
+
+    async def _end_tasks(self) -> None:
+        tasks = self._tasks - {asyncio.current_task()}  # an orphan handler may close it
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def is_running(self) -> bool:
@@ -309,6 +311,7 @@ class CallbackServer:
             return 503
         if transition.effect is Effect.FULL:
             logger.warning("job %s has too many untried ids just now", callback.key)
+            self._hold(callback)
             return 503
         if transition.effect is Effect.CHANGED:
             logger.info("callback for job %s", callback.key)
@@ -317,10 +320,10 @@ class CallbackServer:
 
     def _hold(self, callback: Callback) -> None:
         """Whether AF10 comes back after a 503 is unknown, so it is tried again from here too."""
-        if self._listening is None or len(self._backlog) >= BACKLOG:
+        if len(self._backlog) >= BACKLOG:
             return
         self._backlog[callback] = None
-        if self._backlog_task is None:
+        if self._backlog_task is None and self._listening is not None:
             self._backlog_task = self._do(self._work_off_backlog())
 
     async def _work_off_backlog(self) -> None:
@@ -332,7 +335,7 @@ class CallbackServer:
             self._backlog_task = None
 
     async def _keep_backlog(self) -> None:
-        """Try to keep what is held; leave the rest at the first that fails."""
+        """Try to keep what is held; leave the rest when the store is still away."""
         for callback in list(self._backlog):
             try:
                 async with asyncio.timeout(STORE_TIMEOUT):
@@ -351,6 +354,9 @@ class CallbackServer:
 
     async def _empty_backlog(self) -> None:
         """The last attempt; what cannot be kept now is lost, unless AF10 calls again."""
+        if self._backlog_task is not None:
+            self._backlog_task.cancel()
+            await asyncio.wait([self._backlog_task])
         await self._keep_backlog()
         for callback in self._backlog:
             logger.error("callback for job %s lost: the store could not keep it", callback.key)
@@ -392,9 +398,15 @@ class CallbackServer:
 
 async def shared_secret(store: Store, given: str | None, runtime: Runtime) -> bytes:
     """What keys are signed with: as configured, or at random and kept with the jobs."""
-    if given is not None:
-        return given.encode()
-    return await store.callback_secret(runtime.random_bytes(32))
+    if given is None:
+        return await store.callback_secret(runtime.random_bytes(32))
+    secret = given.encode()
+    if store.is_shared and await store.callback_secret(secret) != secret:
+        logger.warning(
+            "AF10_CALLBACK_SECRET is not what others over the same store sign keys with: callbacks"
+            " for jobs of theirs are turned away here, and the reverse"
+        )
+    return secret
 
 
 def _made_store(store: str | Store | None, runtime: Runtime) -> Store:

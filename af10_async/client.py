@@ -252,16 +252,17 @@ class AF10Client:
     async def _enter_server(
         self, stack: AsyncExitStack, server: CallbackServer, jobs: Waits
     ) -> None:
-        if server is not self._given_server:
-            await stack.enter_async_context(server)
-        elif not server.is_running:
+        if server is self._given_server and not server.is_running:
             raise ClosedError(
                 "the callback server is not running: enter it before the client", sent=False
             )
-        self._warn_of_unreachable(server)
+        # Before it is entered: it tells those who wait before it closes its store.
         on_orphan = self._orphan_handler()
         server.attach(jobs.close, on_orphan)
         stack.callback(server.detach, jobs.close, on_orphan)
+        if server is not self._given_server:
+            await stack.enter_async_context(server)
+        self._warn_of_unreachable(server)
 
     async def _enter_store(self, stack: AsyncExitStack) -> Store:
         store = self._make_store()
@@ -454,9 +455,13 @@ class AF10Client:
         async for record in store.unfinished(parts.services.account):
             if not await store.lease(record.key):
                 continue
-            make_file = self._file_maker(parts, download_timeout)
-            work = JobWork(parts.services, record.key, make_file, is_leased=True)
-            self._works[record.key] = work
+            work = self._works.get(record.key)
+            if work is None:
+                make_file = self._file_maker(parts, download_timeout)
+                work = JobWork(parts.services, record.key, make_file, leased=record)
+                self._works[record.key] = work
+            else:
+                work.live.was_leased(record)
             yield self._handle(work, None, callback_timeout)
 
     def file(self, url: str, *, download_timeout: float | None = None) -> RemoteFile:

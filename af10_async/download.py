@@ -122,8 +122,8 @@ class Owner(Protocol):
         ...
 
     @property
-    def ticket(self) -> str:
-        """What restores it anywhere."""
+    def ticket(self) -> str | None:
+        """What restores it anywhere, if enough is known."""
         ...
 
     @property
@@ -134,6 +134,12 @@ class Owner(Protocol):
     async def fresh_url(self) -> str | None:
         """The address of the file, asked for again; None when that is not possible."""
         ...
+
+    async def lease(self) -> None:
+        """Keep others from doing the same, if that is possible."""
+
+    def release(self) -> None:
+        """Leave it to others."""
 
     async def file_complete(self, file: FileOnDisk) -> None:
         """The file is whole and flushed to disk, and gets its name now."""
@@ -231,7 +237,7 @@ class RemoteFile:
         """
         started = self._fetcher.runtime.monotonic()
         partial = PartialFile(target, overwrite=overwrite, name=self._key)
-        async with self._labelled(), self._limited():
+        async with self._owned(), self._limited():
             saved = await self._find(partial)
             if saved is None:
                 try:
@@ -253,7 +259,7 @@ class RemoteFile:
             FileTooLargeError: it is larger than `limit` bytes.
 
         """
-        async with self._labelled(), self._limited():
+        async with self._owned(), self._limited():
             attempt = 0
             while True:
                 try:
@@ -477,6 +483,20 @@ class RemoteFile:
             raise ClosedError(
                 "the client was closed before the file was here", key=self._key, step="download"
             ) from None
+
+    @asynccontextmanager
+    async def _owned(self) -> AsyncIterator[None]:
+        """Work on the job; when that fails, others may."""
+        async with self._labelled():
+            if self._owner is None:
+                yield
+                return
+            await self._owner.lease()
+            try:
+                yield
+            except BaseException:
+                self._owner.release()
+                raise
 
     @asynccontextmanager
     async def _labelled(self) -> AsyncIterator[None]:

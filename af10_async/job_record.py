@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from .errors import AF10Error, StoreError
 from .job_services import Services
 from .protocol.lifecycle import (
+    DONE_LIFETIME,
     Adopted,
     CalledBack,
     Event,
@@ -103,7 +104,7 @@ class LiveRecord:
         """The record was taken back: nothing has happened."""
         self.record = None
         self._history = ()
-        self._is_leased = False
+        self.release()
 
     # -- the store ---------------------------------------------------------------------------------
 
@@ -183,16 +184,21 @@ class LiveRecord:
             adopted = await self._persistently(apply)
             if adopted is not None:
                 self._became(adopted.record)
+                await self._add_secrets(record)
                 await self.lease()
                 return
 
     async def _restore(self) -> None:
         """The store has lost the job (it restarted without its newest writes): give it back."""
-        if self._is_over:
-            self.saw(advance(self.known, LifeEnded(self._services.runtime.now())).record)
+        record, now = self.known, self._services.runtime.now()
+        if self._is_over and not record.secrets:
+            self.saw(advance(record, LifeEnded(now)).record)
             return
+        if self._is_over:
+            # There is a secret in hand: it gets the time to be redeemed.
+            record = replace(record, expires_at=now + DONE_LIFETIME, version=record.version + 1)
         logger.warning("the store had lost job %s: it is put back", self.key)
-        await self.add_or_adopt(self.known)
+        await self.add_or_adopt(record)
 
     @property
     def _is_over(self) -> bool:
@@ -228,8 +234,12 @@ class LiveRecord:
             return
         logger.warning("the store had lost the newest of job %s: it is put back", self.key)
         self._became(record)
-        for secret in known.secrets:
-            if secret not in record.secrets:
+        await self._add_secrets(known)
+
+    async def _add_secrets(self, before: JobRecord) -> None:
+        """What was acknowledged to AF10 and the store no longer has."""
+        for secret in before.secrets:
+            if secret not in self.known.secrets:
                 await self.apply(CalledBack(self._services.runtime.now(), secret))
 
     def _became(self, record: JobRecord) -> None:
@@ -255,7 +265,8 @@ class LiveRecord:
             raise error
         self.trouble = error
         pause = self._services.policy.backoff(tries, self._services.runtime.chance())
-        level = logging.WARNING if tries == 1 else logging.DEBUG
+        # Very many may wait for the same store, whose own log says what is wrong with it.
+        level = logging.INFO if tries == 1 else logging.DEBUG
         logger.log(level, "job %s: store asked again in %.1f s: %s", self.key, pause, error.message)
         await self._services.runtime.sleep(pause)
 
@@ -312,14 +323,16 @@ class LiveRecord:
             # It only keeps others from doing the same once more.
             logger.debug("job %s not leased: %s", self.key, error.message)
 
-    def was_leased(self) -> None:
-        """Whoever made this has the lease already."""
+    def was_leased(self, record: JobRecord) -> None:
+        """Whoever made this has read the record, and has the lease."""
         self._is_leased = True
+        self.saw(record)
 
     def release(self) -> None:
         """End the lease, if there is one."""
-        if self._is_leased:
-            self._is_leased = False
+        was_leased, self._is_leased = self._is_leased, False
+        # Nobody can lease a finished job anyway.
+        if was_leased and (self.record is None or self.record.is_unfinished):
             self._services.store.release(self.key)
 
     def _heard(self, record: JobRecord) -> bool:

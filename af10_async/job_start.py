@@ -139,7 +139,8 @@ class JobStart:
             try:
                 return await self._live.add(record)
             except KeyError:
-                return self._live.saw(record)  # the answer to an earlier attempt was lost
+                self._live.saw(record)  # the answer to an earlier attempt was lost
+                return await self._live.lease()
             except StoreError as error:
                 error.sent = False
                 pause = self._services.policy.pause(attempt, self._services.runtime.chance())

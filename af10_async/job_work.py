@@ -79,7 +79,7 @@ class JobWork:
         *,
         order: Order | None = None,
         ticket: Ticket | None = None,
-        is_leased: bool = False,
+        leased: JobRecord | None = None,
     ) -> None:
         self._services = services
         self._live = LiveRecord(services, key)
@@ -90,8 +90,8 @@ class JobWork:
         self._handles = 0
         self._waiters = 0
         self._redeeming: SingleFlight[None] | None = None
-        if is_leased:
-            self._live.was_leased()
+        if leased is not None:
+            self._live.was_leased(leased)
 
     def __del__(self) -> None:
         if hasattr(self, "_live"):
@@ -121,9 +121,20 @@ class JobWork:
         return self._start is not None and not self._start.is_over and self._live.record is None
 
     @property
-    def ticket(self) -> str:
-        """What restores the job where the store does not know it."""
-        return str(self._make_ticket())
+    def ticket(self) -> str | None:
+        """What restores the job where the store does not know it; None when too little is known."""
+        ticket = self._make_ticket()
+        return str(ticket) if ticket is not None else None
+
+    async def lease(self) -> None:
+        """Keep others from doing the same, if that is possible."""
+        if self._live.known.is_unfinished:
+            await self._live.lease()
+
+    def release(self) -> None:
+        """Leave it to others."""
+        if not self._waiters:
+            self._live.release()
 
     async def start(self, timeout: float) -> None:
         """Send the request, once, and wait until AF10 is known to have accepted it."""
@@ -144,6 +155,7 @@ class JobWork:
         self._live.claim()
         try:
             await self._begin(start_timeout)
+            await self._live.lease()
             clock = asyncio.get_running_loop().time
             until = clock() + callback_timeout
             is_done = await self._done_within(callback_timeout)
@@ -428,20 +440,21 @@ class JobWork:
         if isinstance(error, AF10Error) and self._live.record is not None:
             error.ticket = self.ticket
 
-    def _make_ticket(self) -> Ticket:
+    def _make_ticket(self) -> Ticket | None:
         record = self._live.record
         if record is not None and record.account is not None:
             return ticket_of(record)
         if self._ticket is not None:
             return self._ticket
-        # Nothing is known of it yet: it was not sent, or only its key is known.
-        order = self._start.order if self._start is not None else None
+        if self._start is None:
+            return None  # only its key is known
+        order = self._start.order
         return Ticket(
             key=self.key,
             account=self._services.account,
-            expects_file=order is not None and order.expects_file,
+            expects_file=order.expects_file,
             start_certain=False,
             created_at=self._services.runtime.now(),
-            method=order.method if order else "GET",
-            path=order.path if order else "/",
+            method=order.method,
+            path=order.path,
         )

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from .errors import JobError
 from .job_record import JobEvent
 from .job_work import JobWork
 from .protocol.lifecycle import JobState
@@ -77,8 +78,15 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         Unlike the key it does not need a store that knows the job: what AF10 sends to the job's
         webhook is recognised wherever the same callback secret is in use. It holds no credentials,
         and only the job's own account can use it.
+
+        Raises:
+            JobError: only the job's key is known here: await it first.
+
         """
-        return self._work.ticket
+        ticket = self._work.ticket
+        if ticket is None:
+            raise JobError("only the key of this job is known here: await it first", key=self.key)
+        return ticket
 
     async def start(self) -> Self:
         """Send the request, once; return when AF10 has accepted it.

@@ -146,6 +146,7 @@ class PartialFile:
             raise save_error(error, path) from None
         except (OSError, ValueError) as error:
             raise save_error(error, path) from None
+        self._name = ""  # gone; the next writer of this job may have made it anew
         try:
             self._flush_folder()
         except OSError as error:
@@ -159,7 +160,7 @@ class PartialFile:
 
     def discard(self) -> None:
         """Leave nothing behind. Does nothing after `finish`."""
-        if self._file != -1:
+        if self._file != -1 and self._name:
             with contextlib.suppress(OSError):
                 os.unlink(self._at(self._name), dir_fd=self._folder_fd)
         self._close()
@@ -219,7 +220,7 @@ class PartialFile:
         name = self._own_name
         if name is None or not (self._folder / name).exists():
             return
-        file = self._open_at(str(self._folder / name), 0)
+        file = self._open_at(str(self._folder / name), getattr(os, "O_NONBLOCK", 0))
         try:
             if _locked(file) and self._is_own(str(self._folder / name), file):
                 (self._folder / name).unlink()
@@ -337,7 +338,8 @@ def _drop_reserved(file: FileOnDisk) -> None:
     """Free the name again that a dead process had reserved, where there are no hard links."""
     path = Path(file.path)
     found = path.lstat()
-    if stat.S_ISREG(found.st_mode) and not found.st_size and file.size:
+    is_empty = stat.S_ISREG(found.st_mode) and not found.st_size
+    if is_empty and file.size and stat.S_IMODE(found.st_mode) == 0o600:
         path.unlink()
 
 

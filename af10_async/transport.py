@@ -190,7 +190,7 @@ class FileReply:
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            async with aclosing(self._response.aiter_raw()) as chunks:
+            async with aclosing(_raw(self._response)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except (GeneratorExit, asyncio.CancelledError):
@@ -379,13 +379,25 @@ def _lower(headers: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _raw(response: Any) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, undecoded; also of a mock that has it in memory already."""
+    chunks: AsyncGenerator[bytes, None] = (
+        _once(response.content) if response.is_stream_consumed else response.aiter_raw()
+    )
+    return chunks
+
+
+async def _once(content: bytes) -> AsyncGenerator[bytes, None]:
+    yield content
+
+
 async def _read_capped(response: Any, headers: Mapping[str, str], call: Call, status: int) -> bytes:
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise _bad(call, status, "is encoded, although that was not asked for")
     chunks, size = [], 0
     # Closed here, in this task: what is left to the garbage collector closes in another one, beside
     # the response that it belongs to.
-    async with aclosing(response.aiter_raw()) as body:
+    async with aclosing(_raw(response)) as body:
         async for chunk in body:
             size += len(chunk)
             if size > MAX_JSON_BYTES:

@@ -314,3 +314,29 @@ async def test_many_clients_may_share_one_http_client(tls: Tls) -> None:
                 if request.account == account.username and "token" in request.headers
             }
             assert len(tokens) == 1
+
+
+async def test_httpx_own_mock_transport_can_play_af10() -> None:
+    """Its answers hold their bodies in memory already."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/authenticate"):
+            return httpx.Response(200, json={"token": "t", "api_url": "https://af10.example/v2"})
+        if request.url.path.endswith("/backup/owner"):
+            return httpx.Response(200, json={"data": {"url": "https://files.example/x.zip"}})
+        return httpx.Response(200, content=b"the file")
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http,
+        AF10Client(
+            base_url="https://af10.example/v2",
+            api_key="key-of-the-mock",
+            username="user-of-the-mock",
+            password="password-of-the-mock",
+            public_url="https://hooks.example",
+            listen_port=0,
+            http_client=http,
+        ) as af10,
+    ):
+        file = await af10.backup_owner()
+        assert await file.read() == b"the file"

@@ -100,23 +100,24 @@ async def resume(arguments: argparse.Namespace, context: Context) -> None:
     client = AF10Client.from_env(**_timeouts(arguments, "callback", "download"))
     out = _prepared(arguments.out)
     async with client:
+        named = [client.job(key) for key in dict.fromkeys(arguments.keys)]
         slots = asyncio.Semaphore(arguments.jobs)
-        async with asyncio.TaskGroup() as group:
-            async for job in _chosen(client, arguments.keys):
-                await slots.acquire()
-                task = group.create_task(_resume_one(job, out, context))
-                task.add_done_callback(lambda _: slots.release())
-                context.attempts += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for job in _each(named) if named else client.unfinished():
+                    await slots.acquire()
+                    task = group.create_task(_resume_one(job, out, context))
+                    task.add_done_callback(lambda _: slots.release())
+                    context.attempts += 1
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
     if not context.attempts:
         context.output.step("nothing", "there is nothing to resume that nobody works on")
 
 
-async def _chosen(client: AF10Client, keys: list[str]) -> AsyncIterator[Job[Any]]:
-    for key in keys:
-        yield client.job(key)
-    if not keys:
-        async for job in client.unfinished():
-            yield job
+async def _each(jobs: list[Job[Any]]) -> AsyncIterator[Job[Any]]:
+    for job in jobs:
+        yield job
 
 
 async def _resume_one(job: Job[Any], out: Path, context: Context) -> None:
@@ -162,7 +163,9 @@ async def receive(arguments: argparse.Namespace, context: Context) -> None:
 
 async def jobs(arguments: argparse.Namespace, context: Context) -> None:
     """What is in the store, or (prune) less of it."""
-    store = open_store(StoreSettings.from_env().store.get_secret_value())
+    url = StoreSettings.from_env().store.get_secret_value()
+    _check_there(url)
+    store = open_store(url)
     if not store.is_shared:
         raise ConfigurationError(
             "AF10_STORE is not set to a store that outlives a process: sqlite:PATH, redis://… or"
@@ -177,6 +180,13 @@ async def jobs(arguments: argparse.Namespace, context: Context) -> None:
             context.output.jobs(sorted(found, key=lambda record: record.created_at))
     finally:
         await store.close()
+
+
+def _check_there(url: str) -> None:
+    """To look into a store is no reason to make one."""
+    path = url.removeprefix("sqlite:")
+    if path != url and not Path(path).expanduser().exists():
+        raise ConfigurationError(f"AF10_STORE names {path}, and there is no such file")
 
 
 async def _prune(store: Store, before: float, context: Context) -> None:

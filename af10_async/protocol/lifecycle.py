@@ -242,8 +242,8 @@ def _next(record: JobRecord, event: Event) -> JobRecord | Effect:
     match event:
         case Accepted():
             return _accepted(record)
-        case CalledBack(secret=secret):
-            return _called_back(record, secret)
+        case CalledBack(at=at, secret=secret):
+            return _called_back(record, at, secret)
         case SecretRefused(secret=secret):
             return _secret_refused(record, secret)
         case PayloadReceived():
@@ -268,7 +268,7 @@ def _accepted(record: JobRecord) -> JobRecord | Effect:
     return replace(record, state=JobState.ACCEPTED, start_certain=True)
 
 
-def _called_back(record: JobRecord, secret: str) -> JobRecord | Effect:
+def _called_back(record: JobRecord, at: float, secret: str) -> JobRecord | Effect:
     if secret in record.secrets:
         return Effect.UNCHANGED
     if record.state is JobState.READY:
@@ -284,6 +284,8 @@ def _called_back(record: JobRecord, secret: str) -> JobRecord | Effect:
         # One that was refused and comes again may be good by now.
         refused=tuple(each for each in record.refused if each != secret),
         failure=None,
+        # What was acknowledged is kept for as long as what was just begun.
+        expires_at=max(record.expires_at, at + JOB_LIFETIME),
     )
 
 

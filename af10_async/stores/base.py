@@ -80,7 +80,10 @@ class Store(Protocol):
         ...
 
     async def lease(self, key: str) -> bool:
-        """Lease the job under `key`; False when it is leased already, here or elsewhere."""
+        """Lease the job under `key`, if something is left to do in it.
+
+        False when it is leased already, here or elsewhere, or finished, or not there.
+        """
         ...
 
     def release(self, key: str) -> None:

@@ -106,8 +106,9 @@ class MemoryStore:
             yield record
 
     async def lease(self, key: str) -> bool:
-        """Lease the job under `key`; False when it is leased already."""
-        if key not in self._records or key in self._leased:
+        """Lease the job under `key`; False when it is leased already, or finished."""
+        record = self._records.get(key)
+        if record is None or not record.is_unfinished or key in self._leased:
             return False
         self._leased.add(key)
         return True

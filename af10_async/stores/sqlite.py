@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import StoreError
 from ..protocol.lifecycle import CalledBack, Effect, Event, JobRecord, Transition, advance
@@ -127,7 +127,12 @@ class SqliteStore:
                 raise KeyError("there is a job under this key already")
             transaction.add(record, leased=True)
 
-        await self._ask(step, record.key, writes=True)
+        asked: asyncio.Future[None] = self._ask(step, record.key, writes=True)
+        try:
+            await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(lambda done: self._return_lease(record.key, done))
+            raise
 
     async def get(self, key: str) -> JobRecord | None:
         """The record under `key`, or None."""
@@ -246,9 +251,9 @@ class SqliteStore:
             if len(page) < _PAGE:
                 return
 
-    def _return_lease(self, key: str, asked: asyncio.Future[bool]) -> None:
+    def _return_lease(self, key: str, asked: asyncio.Future[Any]) -> None:
         """Nobody has heard that it was leased."""
-        if not asked.cancelled() and asked.exception() is None and asked.result():
+        if not asked.cancelled() and asked.exception() is None and asked.result() is not False:
             self.release(key)
 
 

@@ -143,7 +143,11 @@ class StoreThread(threading.Thread):
             if self._seen is not None and time.monotonic() >= self._poll_at:
                 self._poll(connection)
         if self._session.alive_until is not None:
-            self._attempt(connection, [Request(self._take_leave, True, None, None)])
+            leave = [Request(self._take_leave, True, None, None)]
+            try:
+                persistently(lambda: self._attempt(connection, leave), self._timing.patience)
+            except sqlite3.Error as error:
+                logger.debug("the leases in %s end by themselves: %s", self._path, error)
 
     def _take(self) -> list[Request]:
         """Everything that was asked meanwhile; waits for it until there is something else to do."""

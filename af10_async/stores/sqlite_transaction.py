@@ -124,6 +124,8 @@ class Transaction:
 
     def lease(self, row: Row) -> bool:
         """Make this store the owner of a job; False when it has one that is alive."""
+        if not row.read().is_unfinished:
+            return False
         if row.owner is not None and self._is_alive(row.owner):
             return False
         owned = Row(row.key, row.text, self._session.id, row.read())
@@ -181,7 +183,7 @@ class Transaction:
         for id_, alive_until, process in self.connection.execute(
             sessions, (self._session.id,)
         ).fetchall():
-            if alive_until <= self.now or is_gone(process):
+            if self._is_over(alive_until, process):
                 self.connection.execute("DELETE FROM sessions WHERE id = ?", (id_,))
         return len(found) < _AT_ONCE
 
@@ -223,7 +225,13 @@ class Transaction:
         found = self.connection.execute(
             "SELECT alive_until, process FROM sessions WHERE id = ?", (owner,)
         ).fetchone()
-        return found is not None and found[0] > self.now and not is_gone(found[1])
+        return found is not None and not self._is_over(*found)
+
+    def _is_over(self, alive_until: float, process: str) -> bool:
+        """Whether a session has ended without saying so."""
+        gone = is_gone(process)
+        # What can be seen of a process counts for more than the clock, which may be set.
+        return alive_until <= self.now if gone is None else gone
 
     def _columns(self, key: str) -> list[Any]:
         row = self._rows[key]

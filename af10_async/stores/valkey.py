@@ -65,6 +65,7 @@ class ValkeyStore:
         self._remembered: OrderedDict[str, Stored] = OrderedDict()
         self._unsure: OrderedDict[str, str] = OrderedDict()
         """Heads of added records of which nobody knows whether they were kept."""
+        self._secret: bytes | None = None
         self._is_open = False
         self._turn = asyncio.Lock()
         self._make()
@@ -101,6 +102,7 @@ class ValkeyStore:
             await self._client.run("SET", name, candidate, "NX")
             found: bytes | None = await self._client.run("GET", name)
             if found is not None:
+                self._secret = found
                 return found
 
     async def add(self, record: JobRecord) -> None:
@@ -212,7 +214,13 @@ class ValkeyStore:
 
     async def lease(self, key: str) -> bool:
         """Lease the job under `key`; False when it is leased already, here or elsewhere."""
-        return await self._read(key) is not None and await self._leases.lease(key)
+        if not await self._leases.lease(key):
+            return False
+        found = await self._read(key)  # after it was leased: nobody finishes it from now on
+        if found is None or not found.record.is_unfinished:
+            self._leases.release(key)
+            return False
+        return True
 
     def release(self, key: str) -> None:
         """End the lease on the job under `key`, if there is one, soon. From any thread."""
@@ -221,9 +229,16 @@ class ValkeyStore:
     # -- open and closed ---------------------------------------------------------------------------
 
     def _make(self) -> None:
-        self._client = Client(self._address, on_return=self._waiters.wake_all)
+        self._client = Client(self._address, on_return=self._returned)
         self._leases = Leases(self._client, self._prefix)
         self._watch = Watch(self._client, self._channel, self._waiters, self._recheck)
+
+    def _returned(self) -> None:
+        """The server was away, and may have lost its newest writes, or everything."""
+        self._leases.returned()
+        if self._secret is not None:
+            self._client.submit("SET", f"{self._prefix}:secret", self._secret, "NX")
+        self._waiters.wake_all()
 
     async def _end(self) -> None:
         await self._watch.close()
@@ -276,6 +291,7 @@ class ValkeyStore:
         outcome = await self._write(record, found.head, layout.head_of(record), layout.KEEP_OWNER)
         if outcome is True and before.is_unfinished and not record.is_unfinished:
             self._strike(record)
+            self._leases.forget(record.key)
         return outcome
 
     async def _write(

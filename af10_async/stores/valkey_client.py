@@ -80,8 +80,9 @@ class Client:
 
     def submit(self, *command: Any, script: Script | None = None) -> asyncio.Future[Any]:
         """Send a command with the next batch. The answer may be an exception as a value."""
-        answer = asyncio.get_running_loop().create_future()
-        if self._worker is None:
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        if self._worker is None or self._worker.get_loop() is not loop:
             answer.set_result(Closed())
         else:
             self._asked.append(_Asked(command, answer, script))
@@ -178,19 +179,13 @@ class Client:
                 self._fail(error)  # else the last in the queue would wait once more for each batch
         else:
             await self._look_at(answers)
-        for asked, answer in zip(batch, answers, strict=True):
-            self._give(asked, answer)
-
-    def _give(self, asked: _Asked, answer: Any) -> None:
-        if asked.answer.done():
-            return
-        if asked.script is not None and is_unknown_script(answer):
-            self._asked.append(
-                _Asked(("EVAL", asked.script.text, *asked.command[2:]), asked.answer)
-            )
-            self._ready.set()
-            return
-        asked.answer.set_result(answer)
+        again = [
+            once_more
+            for asked, answer in zip(batch, answers, strict=True)
+            if (once_more := _given(asked, answer)) is not None
+        ]
+        # Before what was asked later: releasing a lease, say, before taking it anew.
+        self._asked.extendleft(reversed(again))
 
     async def _look_at(self, answers: list[Any]) -> None:
         """Notice that the server is back, or that nodes of a cluster are not where they were."""
@@ -206,6 +201,16 @@ class Client:
             asked = self._asked.popleft()
             if not asked.answer.done():
                 asked.answer.set_result(error)
+
+
+def _given(asked: _Asked, answer: Any) -> _Asked | None:
+    """Tell who asked; or what to ask again, when the server does not know the script."""
+    if asked.answer.done():
+        return None
+    if asked.script is not None and is_unknown_script(answer):
+        return _Asked(("EVAL", asked.script.text, *asked.command[2:]), asked.answer)
+    asked.answer.set_result(answer)
+    return None
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:

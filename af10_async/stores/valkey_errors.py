@@ -62,7 +62,9 @@ def store_error(error: Exception, address: Address) -> StoreError:
     if isinstance(error, StoreError):
         return error
     if isinstance(error, Closed):
-        return StoreError("the store is closed: open it first", retryable=False)
+        return StoreError(
+            "the store is not open in this event loop: open it first", retryable=False
+        )
     text = str(error)
     found = redis.exceptions
     if isinstance(error, found.AuthenticationError | found.AuthorizationError):

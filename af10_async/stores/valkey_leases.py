@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
+from typing import Any
 
 from ..errors import StoreError
+from ..protocol.lifecycle import JOB_LIFETIME
 from . import valkey_layout as layout
 from .base import SESSION_SECONDS
 from .sessions import identity, is_gone
@@ -16,6 +19,10 @@ from .valkey_client import COMMAND_SECONDS, Client, end
 logger = logging.getLogger("af10_async.stores")
 
 _RETRY_SECONDS = 1.0
+_DISTRUST_SECONDS = 5.0
+"""Seconds after a server's return in which a missing sign of life proves nothing: every session
+tries to give its own each second."""
+_CLOSED = b"closed"
 
 
 class Leases:
@@ -34,6 +41,7 @@ class Leases:
         self._is_wanted = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._distrust_until = 0.0
 
     async def start(self) -> None:
         """Give the first sign of life. Raises `StoreError`."""
@@ -51,7 +59,7 @@ class Leases:
             # Without a server it ends by itself, when its time is over.
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(COMMAND_SECONDS):
-                    await self._client.run("DEL", layout.session(self._prefix, self.session))
+                    await self._say_goodbye()
         self._loop = None
         self._held.clear()
 
@@ -105,14 +113,35 @@ class Leases:
             if not await self._is_dead(replaced):
                 return False
 
+    def returned(self) -> None:
+        """The server was away, and may have lost the signs of life of all."""
+        self._distrust_until = time.monotonic() + _DISTRUST_SECONDS
+        self._client.submit(*self._sign())
+
     async def _is_dead(self, owner: str) -> bool:
-        if is_gone(owner.rpartition("/")[0]):
+        gone = is_gone(owner.rpartition("/")[0])
+        if gone:
             return True
-        return not await self._client.run("EXISTS", layout.session(self._prefix, owner))
+        sign = await self._client.run("GET", layout.session(self._prefix, owner))
+        if sign is not None:
+            return bool(sign == _CLOSED)
+        # One whose process can be seen has not ended, whatever became of its sign.
+        return gone is None and time.monotonic() >= self._distrust_until
+
+    def _sign(self) -> tuple[Any, ...]:
+        name = layout.session(self._prefix, self.session)
+        return ("SET", name, "1", "PX", round(SESSION_SECONDS * 1000))
 
     async def _live(self) -> None:
+        await self._client.run(*self._sign())
+
+    async def _say_goodbye(self) -> None:
         name = layout.session(self._prefix, self.session)
-        await self._client.run("SET", name, "1", "PX", round(SESSION_SECONDS * 1000))
+        if self._held or self._to_release:
+            # Said outright, because the process may live on.
+            await self._client.run("SET", name, _CLOSED, "PX", round(JOB_LIFETIME * 1000))
+        else:
+            await self._client.run("DEL", name)
 
     async def _stay_alive(self) -> None:
         pause = SESSION_SECONDS / 3

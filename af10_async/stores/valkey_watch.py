@@ -17,7 +17,7 @@ logger = logging.getLogger("af10_async.stores")
 _FEW = 1000
 """Up to so many keys, each is looked at again at every re-check."""
 _PART = 50
-_ROUND_SECONDS = 60.0
+_ROUND_SECONDS = 300.0
 """Above that, the longest time in which each is looked at once."""
 _SILENT_SECONDS = 10.0
 """Without a message for so long, the connection is asked whether it is still there."""

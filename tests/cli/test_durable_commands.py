@@ -201,6 +201,23 @@ async def test_a_store_that_cannot_be_reached_is_one_sentence_and_exit_code_1(
     assert "hidden-word" not in out
 
 
+async def test_a_ticket_that_cannot_be_read_is_one_sentence_and_exit_code_2(
+    worker: dict[str, str], tmp_path: Path
+) -> None:
+    command = ("resume", "af10-2.abc.def", "--out", str(tmp_path), "--json")
+    code, out, err = await run(*command, env=worker)
+    assert (code, err) == (2, "")
+    assert "upgrade" in lines_of(out)[0]["message"]
+
+
+async def test_to_list_a_store_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'misspelt' / 'jobs.db'}"
+    code, out, err = await run("jobs", env={"AF10_STORE": url})
+    assert (code, out) == (2, "")
+    assert "no such file" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_age_is_a_number_with_a_unit() -> None:
     assert [age(text) for text in ("45s", "90m", "12h", "30d", "2w", "1.5d")] == [
         45,

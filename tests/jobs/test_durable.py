@@ -18,8 +18,10 @@ from af10_async import (
     CallbackServer,
     CallbackTimeoutError,
     ConfigurationError,
+    DownloadError,
     DownloadTimeoutError,
     Job,
+    JobError,
     JobExpiredError,
     JobInterruptedError,
     JobNotFoundError,
@@ -30,6 +32,7 @@ from af10_async import (
     StoreError,
 )
 from af10_async.protocol.lifecycle import Collected, Event, FileOnDisk, JobRecord, Transition
+from af10_async.runtime import Runtime
 from af10_async.sandbox import Account, Fault, Sandbox
 from af10_async.stores import MemoryStore, Store
 
@@ -269,6 +272,81 @@ async def eventually(client: AF10Client) -> set[str]:
     return set()
 
 
+async def test_a_job_is_given_away_once_also_to_those_who_list_slowly(
+    make_client: ClientMaker, sandbox: Sandbox, store_url: str, tmp_path: Path
+) -> None:
+    """A page that was read early names jobs that others have finished meanwhile."""
+    async with make_client(store=store_url) as before:
+        await asyncio.gather(*(before.backup_owner() for _ in range(4)))
+
+    async def work(client: AF10Client) -> int:
+        count = 0
+        async for job in client.unfinished():
+            await (await job).save(f"{tmp_path}/out/")
+            count += 1
+        return count
+
+    async with make_client(store=store_url) as one, make_client(store=store_url) as two:
+        counts = await asyncio.gather(work(one), work(two))
+    assert sum(counts) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+async def test_a_job_that_is_waited_for_once_more_is_leased_once_more(
+    make_client: ClientMaker, sandbox: Sandbox, store_url: str
+) -> None:
+    sandbox.faults.add(Fault.never())
+    async with make_client(store=store_url) as here, make_client(store=store_url) as there:
+        job = here.backup_owner(callback_timeout=0.05)
+        with pytest.raises(CallbackTimeoutError):
+            await job
+        waiter = asyncio.create_task(here.job(job.key))
+        await asyncio.sleep(0.1)
+        assert await keys_of(there) == await keys_of(here) == set()
+        assert await sandbox.call_back(sandbox.jobs[0]) == 200
+        await waiter
+
+
+async def test_an_unfinished_job_says_what_the_store_knows_of_it(
+    make_client: ClientMaker, sandbox: Sandbox, store_url: str
+) -> None:
+    sandbox.faults.add(Fault.never())
+    async with make_client(store=store_url) as before:
+        ticket = (await before.backup_owner().start()).ticket
+    async with make_client(store=store_url) as after:
+        (job,) = await some(after.unfinished())
+        assert (job.state, job.ticket) == (JobState.ACCEPTED, ticket)
+        with pytest.raises(JobError, match="only the key"):
+            after.job("a" * 48).ticket  # noqa: B018 - it raises
+
+
+async def test_a_save_that_failed_leaves_the_job_to_others(
+    make_client: ClientMaker, sandbox: Sandbox, store_url: str, tmp_path: Path
+) -> None:
+    sandbox.faults.add(Fault.truncated(times=8))
+    async with make_client(store=store_url) as here, make_client(store=store_url) as there:
+        job = here.backup_owner()
+        file = await job
+        with pytest.raises(DownloadError) as caught:
+            await file.save(tmp_path)
+        assert await eventually(there) == {job.key}
+        assert caught.value.key == job.key  # though everything that failed is still there
+
+
+@pytest.mark.parametrize("kind", ["memory", *sorted(SHARED_URLS)])
+async def test_closing_tells_those_who_wait_and_only_then_closes_the_store(
+    make_client: ClientMaker, sandbox: Sandbox, tmp_path: Path, kind: str
+) -> None:
+    sandbox.faults.add(Fault.never(times=None))
+    url = "memory:" if kind == "memory" else SHARED_URLS[kind](tmp_path)
+    async with make_client(store=url) as af10:
+        waiters = [asyncio.create_task(af10.backup_owner()) for _ in range(5)]
+        while len(sandbox.jobs) < 5:
+            await asyncio.sleep(0.005)
+    for outcome in await asyncio.gather(*waiters, return_exceptions=True):
+        assert isinstance(outcome, JobInterruptedError)
+
+
 # -- a file that was saved by somebody who died before it was noted --------------------------------
 
 
@@ -497,6 +575,8 @@ class Failing(MemoryStore):
         self.is_down = False
         self.only: set[str] = set()
         self.failures = 0
+        self.never = ""
+        """The key of a record that cannot be read."""
 
     def _check(self, name: str) -> None:
         if self.is_down and (not self.only or name in self.only):
@@ -513,6 +593,8 @@ class Failing(MemoryStore):
 
     async def apply(self, key: str, event: Event) -> Transition | None:
         self._check("apply")
+        if key == self.never:
+            raise StoreError("a job was stored by a newer release")
         return await super().apply(key, event)
 
     async def add_orphan(self, record: JobRecord) -> Transition:
@@ -603,6 +685,23 @@ async def test_a_callback_that_is_held_is_kept_at_the_latest_when_the_server_clo
     assert record.secrets == (sandbox.jobs[0].secret,)
 
 
+async def test_a_callback_that_can_never_be_kept_does_not_hold_up_the_others(
+    failing: tuple[Failing, AF10Client], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("af10_async.callback_server.BACKLOG_PAUSE", 0.02)
+    store, af10 = failing
+    sandbox.faults.add(Fault.never(times=2))
+    odd, good = [await af10.backup_owner().start() for _ in range(2)]
+    store.only, store.is_down = {"apply"}, True
+    for job in sandbox.jobs:
+        assert await sandbox.call_back(job) == 503
+    store.never = odd.key
+    store.is_down = False
+    assert isinstance(await good, RemoteFile)
+    store.never = ""
+    assert isinstance(await odd, RemoteFile)
+
+
 # -- a store that forgets --------------------------------------------------------------------------
 
 
@@ -661,3 +760,39 @@ async def test_an_orphan_in_the_place_of_a_lost_job_becomes_the_job_again(
         assert await sandbox.call_back(sandbox.jobs[0]) == 200
         assert isinstance(await waiter, RemoteFile)
         assert store._records[job.key].account is not None
+
+
+async def test_what_a_waiter_knows_goes_with_the_job_when_an_orphan_is_adopted(
+    make_client: ClientMaker, sandbox: Sandbox
+) -> None:
+    """The store came back empty, and the first to call was a forger."""
+    sandbox.faults.add(Fault.never(), Fault.status(503, on="redeem", times=2))
+    async with make_client() as af10:
+        job = await af10.backup_owner().start()
+        waiter = asyncio.create_task(job)
+        await asyncio.sleep(0)
+        store = receiver_of(af10).store
+        assert isinstance(store, MemoryStore)
+        assert await sandbox.call_back(sandbox.jobs[0]) == 200
+        del store._records[job.key]
+        assert await sandbox.call_back(sandbox.jobs[0], secret="forged") == 200
+        file = await waiter
+        assert await file.read() == sandbox.archive(sandbox.jobs[0])
+
+
+async def test_a_job_whose_time_is_over_is_redeemed_all_the_same_when_its_secret_is_in_hand(
+    make_client: ClientMaker, sandbox: Sandbox
+) -> None:
+    """And AF10 is not asked in a hot loop meanwhile."""
+    now = [1_000_000.0]
+    sandbox.faults.add(Fault.never(), Fault.status(503, on="redeem", times=4))
+    async with make_client(runtime=Runtime(now=lambda: now[0])) as af10:
+        job = await af10.backup_owner().start()
+        waiter = asyncio.create_task(job)
+        await asyncio.sleep(0)
+        assert await sandbox.call_back(sandbox.jobs[0]) == 200
+        now[0] += 30 * 86_400.0  # the clock was set, or the machine slept
+        store = receiver_of(af10).store
+        assert await store.get(job.key) is None
+        assert isinstance(await waiter, RemoteFile)
+    assert sandbox.count("GET", "/webhook") <= 6

@@ -564,6 +564,28 @@ async def test_the_list_of_changes_stays_short(store: SqliteStore) -> None:
     assert await on(store, "SELECT count(*) FROM changes") == 2000
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be seen of other processes, as where each is in a container of its own."""
+    monkeypatch.setattr("af10_async.stores.sqlite_transaction.is_gone", lambda identity: None)
+
+
+async def test_a_clock_that_jumps_takes_no_lease_from_a_process_that_is_seen_alive(
+    path: Path,
+) -> None:
+    clock = Clock()
+    first, second = SqliteStore(path, now=Clock()), SqliteStore(path, now=clock)
+    await first.open()
+    await second.open()
+    await first.add(record_of("key"))
+    clock.now += 86_400
+    assert not await second.lease("key")
+    await first.close()
+    assert await second.lease("key")
+    await second.close()
+
+
+@pytest.mark.usefixtures("elsewhere")
 async def test_a_lease_ends_when_its_session_has_been_silent(path: Path) -> None:
     clocks = [Clock(), Clock()]
     silent, other = (SqliteStore(path, now=clock) for clock in clocks)

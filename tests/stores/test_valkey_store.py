@@ -286,9 +286,9 @@ async def test_without_a_server_opening_fails_and_leaves_nothing() -> None:
 async def test_a_closed_store_says_so(server: ValkeyServer, prefix: str) -> None:
     store = ValkeyStore(f"{server.url}?prefix={prefix}")
     for _ in range(2):
-        with pytest.raises(StoreError, match="is closed"):
+        with pytest.raises(StoreError, match="is not open"):
             await store.get(KEY)
-        with pytest.raises(StoreError, match="is closed"):
+        with pytest.raises(StoreError, match="is not open"):
             await store.apply(KEY, Accepted(1.0))
         await store.open()
         await store.close()
@@ -301,7 +301,7 @@ async def test_closing_ends_every_wait(server: ValkeyServer, prefix: str) -> Non
         waiters = [asyncio.create_task(store.changed(KEY, 0)) for _ in range(3)]
         await eventually(lambda: is_listening(store, server))
     for waiter in waiters:
-        with pytest.raises(StoreError, match="is closed"):
+        with pytest.raises(StoreError, match="is not open"):
             await waiter
 
 
