@@ -341,9 +341,10 @@ class CallbackServer:
                 async with asyncio.timeout(STORE_TIMEOUT):
                     transition = await self._record(callback)
             except Exception as error:
-                logger.debug(
-                    "callback for job %s still held: %s", callback.key, type(error).__name__
-                )
+                name = type(error).__name__
+                logger.debug("callback for job %s still held: %s", callback.key, name)
+                if isinstance(error, StoreError) and not error.retryable:
+                    continue  # it is this one's own trouble
                 return
             if transition.effect is Effect.FULL:
                 continue  # it stays until others were tried

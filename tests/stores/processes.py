@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+CACHE = tempfile.TemporaryDirectory()
 
 
 class Worker:
@@ -44,8 +48,14 @@ class Worker:
 async def workers(url: str, number: int) -> AsyncIterator[list[Worker]]:
     """Processes with the same store, opened."""
     command = (sys.executable, "-m", "tests.stores.worker", url)
+    env = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = CACHE.name  # most of the time would go into compiling
     found = [
-        Worker(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=2**20))
+        Worker(
+            await asyncio.create_subprocess_exec(
+                *command, env=env, stdin=PIPE, stdout=PIPE, limit=2**20
+            )
+        )
         for _ in range(number)
     ]
     try:
