@@ -334,19 +334,17 @@ class RemoteFile:
                     await _in_thread(functools.partial(partial.write, full))
             name = opened.head.name
         meter.tell()  # before the name is taken: the handler may raise
-        await _in_thread(lambda: partial.flush(blocks))
-        return await self._name(partial, name)
+        path = await _in_thread(lambda: partial.flush(blocks, name))
+        while not await self._takes(partial, path):
+            path = await _in_thread(lambda: partial.free_path(name))
+        return path
 
-    async def _name(self, partial: PartialFile, server_name: str) -> Path:
+    async def _takes(self, partial: PartialFile, path: Path) -> bool:
         """Give the file its name; the job's record knows which before it is there."""
-        while True:
-            path = await _in_thread(lambda: partial.free_path(server_name))
-            if self._owner is not None:
-                there = str(path.absolute())
-                file = FileOnDisk(there, partial.size, partial.sha256)
-                await self._owner.file_complete(file)
-            if await _in_thread(functools.partial(partial.take, path)):
-                return path
+        if self._owner is not None:
+            file = FileOnDisk(str(path.absolute()), partial.size, partial.sha256)
+            await self._owner.file_complete(file)
+        return await _in_thread(functools.partial(partial.take, path))
 
     async def _read_once(self, limit: int) -> bytes:
         received = bytearray()

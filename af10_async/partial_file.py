@@ -106,13 +106,14 @@ class PartialFile:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def flush(self, last_blocks: list[bytes]) -> None:
-        """Append the last blocks, and flush everything to disk."""
+    def flush(self, last_blocks: list[bytes], server_name: str) -> Path:
+        """Append the last blocks, and flush everything to disk; the path that it may get now."""
         self.write(last_blocks)
         try:
             os.fsync(self._file)
         except OSError as error:
             raise save_error(error, self._folder) from None
+        return self.free_path(server_name)
 
     def free_path(self, server_name: str) -> Path:
         """The path that the file will get.

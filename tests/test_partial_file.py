@@ -40,11 +40,10 @@ def save(target: str | os.PathLike[str], data: bytes = b"data", *, overwrite: bo
 
 
 def finish(file: PartialFile, last_blocks: list[bytes], server_name: str) -> Path:
-    file.flush(last_blocks)
-    while True:
+    path = file.flush(last_blocks, server_name)
+    while not file.take(path):
         path = file.free_path(server_name)
-        if file.take(path):
-            return path
+    return path
 
 
 def names(folder: Path) -> list[str]:
@@ -657,8 +656,7 @@ def test_a_file_that_was_saved_elsewhere_or_has_changed_is_not_taken_for_it(
 
 def test_a_name_that_is_taken_at_the_last_moment_is_not_overwritten(tmp_path: Path) -> None:
     with partial(tmp_path) as file:
-        file.flush([b"ours"])
-        path = file.free_path(NAME)
+        path = file.flush([b"ours"], NAME)
         path.write_bytes(b"theirs")
         assert not file.take(path)
         second = file.free_path(NAME)
