@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from .callback_backlog import Backlog
 from .errors import (
     CallbackServerError,
     ClosedError,
@@ -47,10 +48,6 @@ ORPHAN_LIFETIME = 7 * 24 * 3600.0
 """Seconds that an orphan waits for somebody to adopt it."""
 STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
-BACKLOG = 10_000
-"""Most callbacks that are held in memory while the store cannot keep them."""
-BACKLOG_PAUSE = 2.0
-"""Seconds between two attempts to keep them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +146,7 @@ class CallbackServer:
         self._claims: dict[str, tuple[Listener, ...]] = {}
         self._interruptions: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._backlog: dict[Callback, None] = {}
-        self._backlog_task: asyncio.Task[None] | None = None
+        self._backlog = Backlog(self._record, self._kept, self._runtime)
 
     @classmethod
     def from_env(cls, *, on_orphan: OrphanHandler | None = None) -> Self:
@@ -187,6 +183,7 @@ class CallbackServer:
         await self.store.open()
         try:
             self._secret = await shared_secret(self.store, self._given_secret, self._runtime)
+            self._backlog.open()
             self._listening = await self._listen()
         except BaseException:
             await self.store.close()
@@ -202,6 +199,7 @@ class CallbackServer:
         listening, self._listening = self._listening, None
         if listening is None:
             return
+        self._backlog.stop()
         # Unwound in reverse: requests under way are finished and recorded first; then what could
         # not be recorded; then those who wait are told and leave; and then the store is closed.
         async with AsyncExitStack() as stack:
@@ -209,7 +207,7 @@ class CallbackServer:
             for interrupt in reversed(self._interruptions):
                 stack.push_async_callback(interrupt)
             stack.push_async_callback(self._end_tasks)
-            stack.push_async_callback(self._empty_backlog)
+            stack.push_async_callback(self._backlog.close)
             stack.push_async_callback(listening.close)
 
     async def _end_tasks(self) -> None:
@@ -302,74 +300,32 @@ class CallbackServer:
 
     async def _keep(self, callback: Callback) -> int:
         try:
-            async with asyncio.timeout(STORE_TIMEOUT):
-                transition = await self._record(callback)
+            transition = await self._record(callback)
         except Exception as error:
             # Whatever it was: what is not kept must not be acknowledged.
             logger.error("callback for job %s not kept: %s", callback.key, type(error).__name__)
-            self._hold(callback)
+            self._backlog.hold(callback)
             return 503
         if transition.effect is Effect.FULL:
             logger.warning("job %s has too many untried ids just now", callback.key)
-            self._hold(callback)
+            self._backlog.hold(callback)
             return 503
+        self._kept(callback, transition)
+        return 200
+
+    def _kept(self, callback: Callback, transition: Transition) -> None:
         if transition.effect is Effect.CHANGED:
             logger.info("callback for job %s", callback.key)
             self._tell(transition.record)
-        return 200
-
-    def _hold(self, callback: Callback) -> None:
-        """Whether AF10 comes back after a 503 is unknown, so it is tried again from here too."""
-        if len(self._backlog) >= BACKLOG:
-            return
-        self._backlog[callback] = None
-        if self._backlog_task is None and self._listening is not None:
-            self._backlog_task = self._do(self._work_off_backlog())
-
-    async def _work_off_backlog(self) -> None:
-        try:
-            while self._backlog:
-                await self._runtime.sleep(BACKLOG_PAUSE)
-                await self._keep_backlog()
-        finally:
-            self._backlog_task = None
-
-    async def _keep_backlog(self) -> None:
-        """Try to keep what is held; leave the rest when the store is still away."""
-        for callback in list(self._backlog):
-            try:
-                async with asyncio.timeout(STORE_TIMEOUT):
-                    transition = await self._record(callback)
-            except Exception as error:
-                name = type(error).__name__
-                logger.debug("callback for job %s still held: %s", callback.key, name)
-                if isinstance(error, StoreError) and not error.retryable:
-                    continue  # it is this one's own trouble
-                return
-            if transition.effect is Effect.FULL:
-                continue  # it stays until others were tried
-            self._backlog.pop(callback, None)
-            if transition.effect is Effect.CHANGED:
-                logger.info("callback for job %s kept, late", callback.key)
-                self._tell(transition.record)
-
-    async def _empty_backlog(self) -> None:
-        """The last attempt; what cannot be kept now is lost, unless AF10 calls again."""
-        if self._backlog_task is not None:
-            self._backlog_task.cancel()
-            await asyncio.wait([self._backlog_task])
-        await self._keep_backlog()
-        for callback in self._backlog:
-            logger.error("callback for job %s lost: the store could not keep it", callback.key)
-        self._backlog.clear()
 
     async def _record(self, callback: Callback) -> Transition:
-        now = self._runtime.now()
-        known = await self.store.apply(callback.key, CalledBack(now, callback.secret))
-        if known is not None:
-            return known
-        record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
-        return await self.store.add_orphan(record)
+        async with asyncio.timeout(STORE_TIMEOUT):
+            now = self._runtime.now()
+            known = await self.store.apply(callback.key, CalledBack(now, callback.secret))
+            if known is not None:
+                return known
+            record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
+            return await self.store.add_orphan(record)
 
     def _tell(self, record: JobRecord) -> None:
         claims = [listener(record) for listener in self._claims.get(record.key, ())]

@@ -342,8 +342,7 @@ class RemoteFile:
     async def _takes(self, partial: PartialFile, path: Path) -> bool:
         """Give the file its name; the job's record knows which before it is there."""
         if self._owner is not None:
-            file = FileOnDisk(str(path.absolute()), partial.size, partial.sha256)
-            await self._owner.file_complete(file)
+            await self._owner.file_complete(partial.as_saved_to(path))
         return await _in_thread(functools.partial(partial.take, path))
 
     async def _read_once(self, limit: int) -> bytes:

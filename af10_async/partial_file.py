@@ -133,6 +133,10 @@ class PartialFile:
         except (OSError, ValueError) as error:
             raise save_error(error, self._folder / server_name) from None
 
+    def as_saved_to(self, path: Path) -> FileOnDisk:
+        """What will be at `path`."""
+        return FileOnDisk(str(path.absolute()), self.size, self.sha256)
+
     def take(self, path: Path) -> bool:
         """Give the flushed file its path; False when that was taken a moment ago."""
         try:

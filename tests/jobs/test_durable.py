@@ -655,7 +655,7 @@ async def test_a_callback_that_the_store_cannot_keep_is_answered_503_and_kept_la
     failing: tuple[Failing, AF10Client], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AF10 probably calls once, so it is not left to AF10 to come back."""
-    monkeypatch.setattr("af10_async.callback_server.BACKLOG_PAUSE", 0.02)
+    monkeypatch.setattr("af10_async.callback_backlog.PAUSE", 0.02)
     store, af10 = failing
     sandbox.faults.add(Fault.never())
     job = await af10.backup_owner().start()
@@ -688,7 +688,7 @@ async def test_a_callback_that_is_held_is_kept_at_the_latest_when_the_server_clo
 async def test_a_callback_that_can_never_be_kept_does_not_hold_up_the_others(
     failing: tuple[Failing, AF10Client], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("af10_async.callback_server.BACKLOG_PAUSE", 0.02)
+    monkeypatch.setattr("af10_async.callback_backlog.PAUSE", 0.02)
     store, af10 = failing
     sandbox.faults.add(Fault.never(times=2))
     odd, good = [await af10.backup_owner().start() for _ in range(2)]
