@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from af10_async.sandbox import Fault, Sandbox
 from af10_async.stores import open_store
 
 from ..conftest import Tls
+from ..ports import free_port
 from .test_cli import lines_of, run, running
 
 BACKUP = ("backup", "owner", "--json", "--out")
@@ -33,9 +33,7 @@ def store_url(tmp_path: Path) -> str:
 @pytest.fixture
 def receiver(store_url: str, tls: Tls) -> dict[str, str]:
     """The environment of a receiver, on a port of its own."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     return {
         "AF10_STORE": store_url,
         "AF10_LISTEN_PORT": str(port),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,6 +12,7 @@ from typing import Any
 
 from af10_async.sandbox import Account, Fault, Sandbox
 
+from ..ports import free_port
 from ..stores.urls import SHARED_URLS
 from .life import Life, TakeUp
 from .nursery import PATIENCE, Nursery, Process
@@ -22,8 +21,6 @@ from .steps import BLOCK, FILE_SIZE, Owed, Step
 SHORT = 0.1
 """Seconds that a process waits for a callback which does not come."""
 NAME, OLDER = "backup.zip", b"an older backup"
-PORTS = range(10_000, 32_000)
-"""Below those that the system gives to connections that go out: the same one is bound twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +89,10 @@ class World:
 
     def port(self) -> int:
         """One for process after process of one case."""
-        while True:
-            port = random.choice(PORTS)
-            with socket.socket() as found, suppress(OSError):
-                found.bind(("127.0.0.1", port))
-                if port not in self._ports:
-                    self._ports.add(port)
-                    return port
+        while (port := free_port()) in self._ports:
+            pass
+        self._ports.add(port)
+        return port
 
 
 def sandbox_for(accounts: int, callback_ca: Path | None = None) -> Sandbox:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -37,6 +36,7 @@ from af10_async.sandbox import Account, Fault, Sandbox
 from af10_async.stores import MemoryStore, Store
 
 from ..conftest import ClientMaker, Tls
+from ..ports import free_port
 from ..stores.urls import SHARED_URLS
 
 POST = ("POST", "/backup/owner")
@@ -52,9 +52,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def port() -> int:
     """One that client after client can listen on, as a service does that restarts."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_port()
 
 
 async def keys_of(client: AF10Client) -> set[str]:

@@ -34,6 +34,7 @@ from af10_async.stores import valkey_client, valkey_leases
 from af10_async.stores.valkey import ValkeyStore
 
 from ..conftest import Tls
+from ..ports import free_port
 from . import valkey_server
 from .places import NUMBERS
 from .valkey_server import ValkeyCluster, ValkeyServer, running
@@ -276,7 +277,7 @@ async def test_a_parameter_that_redis_py_does_not_know_is_an_error_of_the_url(
 
 
 async def test_without_a_server_opening_fails_and_leaves_nothing() -> None:
-    store = ValkeyStore(f"valkey://127.0.0.1:{valkey_server.free_port()}")
+    store = ValkeyStore(f"valkey://127.0.0.1:{free_port()}")
     with pytest.raises(StoreError, match="cannot be used just now") as caught:
         await store.open()
     assert caught.value.retryable

