@@ -192,15 +192,17 @@ class PartialFile:
                 file = self._open_at(name, os.O_CREAT | getattr(os, "O_NONBLOCK", 0))
             except OSError:
                 return -1  # a link, a folder, a pipe, somebody else's
-            if not _locked(file):
-                os.close(file)
-                return -1
-            if self._is_own(name, file):
-                self._name = name
-                os.ftruncate(file, 0)
-                os.fchmod(file, 0o600)
-                return file
-            os.close(file)
+            try:
+                if not _locked(file):
+                    break
+                if self._is_own(name, file):
+                    os.ftruncate(file, 0)
+                    os.fchmod(file, 0o600)
+                    self._name, own, file = name, file, -1
+                    return own
+            finally:
+                if file != -1:
+                    os.close(file)
         return -1
 
     def _is_own(self, name: str, file: int) -> bool:
@@ -331,7 +333,9 @@ def _is_at(path: Path, target: str | os.PathLike[str]) -> bool:
 
 
 def _is_whole(file: FileOnDisk) -> bool:
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    # Without blocking, else a pipe in the file's place would hold us up for ever.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0)
     with open(os.open(file.path, flags), "rb") as there:  # noqa: PTH123 - opened by descriptor
         found = os.fstat(there.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:

@@ -618,6 +618,19 @@ def named(target: Path) -> Iterator[PartialFile]:
         found.discard()
 
 
+def test_a_partial_file_that_cannot_be_emptied_is_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`no_descriptor_left` looks after that."""
+
+    def fail(file: int, size: int) -> None:
+        raise OSError(errno.EIO, "the disk is ill")
+
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with pytest.raises(SaveError, match="the disk is ill"), named(tmp_path):
+        pass
+
+
 def test_the_name_of_a_partial_file_does_not_tell_the_jobs_key(tmp_path: Path) -> None:
     assert "job" not in dead(tmp_path, name="the-key-of-the-job").name
 
@@ -649,6 +662,9 @@ def test_a_file_that_was_saved_elsewhere_or_has_changed_is_not_taken_for_it(
         assert not PartialFile(tmp_path, overwrite=False).has(file)
     (tmp_path / NAME).unlink()
     assert not PartialFile(tmp_path, overwrite=False).has(file)
+    os.mkfifo(tmp_path / NAME)  # which nobody writes to
+    assert not PartialFile(tmp_path, overwrite=False).has(file)
+    (tmp_path / NAME).unlink()
     whole(tmp_path / "real")
     (tmp_path / NAME).symlink_to(tmp_path / "real")
     assert not PartialFile(tmp_path, overwrite=False).has(file)

@@ -68,6 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
 async def _cancelled_by_sigterm(command: Awaitable[None]) -> None:
     task = asyncio.current_task()
     assert task is not None  # this is a coroutine
-    with contextlib.suppress(NotImplementedError):  # Windows has no such thing
+    # asyncio has no signal handlers on Windows, where nobody sends SIGTERM; Ctrl-C works there too.
+    with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await command

@@ -258,7 +258,7 @@ def _next(record: JobRecord, event: Event) -> JobRecord | Effect:
             return _ended(record, JobState.FAILED, at, failure)
         case LifeEnded(at=at):
             return _ended(record, JobState.EXPIRED, at, None)
-        case _:  # pragma: no cover - the type checker proves that there is no other event
+        case _:
             assert_never(event)
 
 
