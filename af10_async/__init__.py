@@ -10,7 +10,8 @@ async with AF10Client.from_env() as af10:
 from ._version import __version__
 from .callback_server import CallbackServer, Orphan
 from .client import AF10Client
-from .download import Progress, RemoteFile, SavedFile
+from .download import CopiedFile, RemoteFile, SavedFile, Sink
+from .downloader import Downloader
 from .errors import (
     AF10Error,
     APIError,
@@ -18,6 +19,7 @@ from .errors import (
     BadResponseError,
     CallbackServerError,
     CallbackTimeoutError,
+    ChecksumMismatchError,
     ClosedError,
     ConfigurationError,
     ConnectFailedError,
@@ -25,6 +27,7 @@ from .errors import (
     DownloadError,
     DownloadRefusedError,
     DownloadTimeoutError,
+    FileChangedError,
     FileTooLargeError,
     IncompleteDownloadError,
     JobError,
@@ -40,6 +43,7 @@ from .errors import (
     SaveError,
     ServerError,
     StartTimeoutError,
+    StorageError,
     StoreError,
     TargetExistsError,
     TLSError,
@@ -47,6 +51,7 @@ from .errors import (
     UnsafeURLError,
 )
 from .jobs import Job, JobEvent, JobState
+from .progress import Progress
 from .protocol.retry import RetryPolicy
 
 __all__ = [
@@ -59,13 +64,17 @@ __all__ = [
     "CallbackServer",
     "CallbackServerError",
     "CallbackTimeoutError",
+    "ChecksumMismatchError",
     "ClosedError",
     "ConfigurationError",
     "ConnectFailedError",
+    "CopiedFile",
     "DiskFullError",
+    "Downloader",
     "DownloadError",
     "DownloadRefusedError",
     "DownloadTimeoutError",
+    "FileChangedError",
     "FileTooLargeError",
     "IncompleteDownloadError",
     "Job",
@@ -88,7 +97,9 @@ __all__ = [
     "SavedFile",
     "SaveError",
     "ServerError",
+    "Sink",
     "StartTimeoutError",
+    "StorageError",
     "StoreError",
     "TargetExistsError",
     "TLSError",

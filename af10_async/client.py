@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +22,9 @@ from .callback_server import (
     RemoteReceiver,
     shared_secret,
 )
-from .download import Fetcher, RemoteFile
+from .download import RemoteFile
+from .download_source import MIN_SPEED, STALL_TIMEOUT, Fetcher, Limits
+from .downloader import DOWNLOAD_TIMEOUT, checked_seconds, host_names
 from .errors import ClosedError, ConfigurationError
 from .job_services import Order, Receiver, Services
 from .job_work import FileMaker, JobWork
@@ -45,7 +47,6 @@ logger = logging.getLogger("af10_async.client")
 
 START_TIMEOUT = 60.0
 CALLBACK_TIMEOUT = 3600.0
-DOWNLOAD_TIMEOUT = 6 * 3600.0
 REQUEST_TIMEOUT = 60.0
 """Seconds for one request and its whole answer."""
 
@@ -99,6 +100,10 @@ class AF10Client:
         callback_timeout: Seconds for AF10 to call back and hand over the payload.
         download_timeout: Seconds for a whole download.
             For these three, `math.inf` means no limit. Each job may have its own.
+        stall_timeout: Seconds without a byte of a file after which its connection counts as broken.
+        min_speed: Bytes a second, on the average over `stall_timeout`, below which it does, too.
+        allowed_hosts: The hosts (and what is below them) that files may come from; others are
+            refused before anything is sent. None: any host.
         allow_private_files: Fetch files from addresses of private networks too, and over http.
             Always so when AF10 itself is at a private address, as the sandbox is.
         retries: How often, and after what pauses, a failed request is sent again where that is
@@ -133,6 +138,9 @@ class AF10Client:
         start_timeout: float = START_TIMEOUT,
         callback_timeout: float = CALLBACK_TIMEOUT,
         download_timeout: float = DOWNLOAD_TIMEOUT,
+        stall_timeout: float = STALL_TIMEOUT,
+        min_speed: float = MIN_SPEED,
+        allowed_hosts: Sequence[str] | None = None,
         allow_private_files: bool = False,
         retries: RetryPolicy | None = None,
         runtime: Runtime | None = None,
@@ -158,9 +166,11 @@ class AF10Client:
         self._given_server = callback_server
         self._http_client = http_client
         self._on_orphan = on_orphan
-        self._start_timeout = _seconds("start_timeout", start_timeout)
-        self._callback_timeout = _seconds("callback_timeout", callback_timeout)
-        self._download_timeout = _seconds("download_timeout", download_timeout)
+        self._start_timeout = checked_seconds("start_timeout", start_timeout)
+        self._callback_timeout = checked_seconds("callback_timeout", callback_timeout)
+        self._download_timeout = checked_seconds("download_timeout", download_timeout)
+        self._limits = Limits(stall_timeout, min_speed).checked()
+        self._allowed_hosts = host_names(allowed_hosts)
         self._allow_private_files = allow_private_files
         self._retries = retries or RetryPolicy()
         self._runtime = runtime or Runtime()
@@ -237,7 +247,14 @@ class AF10Client:
             process=os.getpid(),
             authenticator=authenticator,
             transport=transport,
-            fetcher=Fetcher(transport, downloads, self._retries, self._runtime),
+            fetcher=Fetcher(
+                transport,
+                downloads,
+                self._retries,
+                self._runtime,
+                self._limits,
+                self._allowed_hosts,
+            ),
             services=Services(
                 account=self._account(),
                 store=store,
@@ -468,7 +485,10 @@ class AF10Client:
         """The file at any http or https address; no credentials of AF10 are sent to it."""
         fetcher = self._open_parts().fetcher
         return RemoteFile(
-            fetcher, url, is_trusted=True, download_timeout=self._download_seconds(download_timeout)
+            fetcher,
+            url,
+            is_trusted=True,
+            download_timeout=self._download_seconds(download_timeout),
         )
 
     def _file_maker(self, parts: _Parts, download_timeout: float | None) -> FileMaker:
@@ -480,12 +500,14 @@ class AF10Client:
     ) -> Job[Any]:
         return Job(
             work,
-            start_timeout=_seconds("start_timeout", start_timeout, self._start_timeout),
-            callback_timeout=_seconds("callback_timeout", callback_timeout, self._callback_timeout),
+            start_timeout=checked_seconds("start_timeout", start_timeout, self._start_timeout),
+            callback_timeout=checked_seconds(
+                "callback_timeout", callback_timeout, self._callback_timeout
+            ),
         )
 
     def _download_seconds(self, given: float | None) -> float:
-        return _seconds("download_timeout", given, self._download_timeout)
+        return checked_seconds("download_timeout", given, self._download_timeout)
 
     def _trusts_private_files(self) -> bool:
         return self._allow_private_files or self._is_near()
@@ -565,16 +587,6 @@ def _read_ticket(text: str) -> Ticket:
 def _credentials(settings: Settings) -> tuple[str, ...]:
     found = (settings.api_key, settings.username, settings.password)
     return tuple(each.get_secret_value() for each in found)
-
-
-def _seconds(name: str, value: float | None, default: float = 0.0) -> float:
-    if value is None:
-        return default
-    if not value > 0:  # also turns NaN away
-        raise ConfigurationError(
-            f"{name} must be a number of seconds greater than 0 (math.inf for no limit)"
-        )
-    return float(value)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,90 +1,35 @@
-"""RemoteFile: a file that AF10 has for us; iterate over it, read it, or save it."""
+"""RemoteFile: a file that AF10 has for us; save it, copy it, iterate over it, or read it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
+import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar, assert_never
-from urllib.parse import urljoin, urlsplit
+from typing import Any, Protocol
 
-import anyio.to_thread
-
-from .errors import (
-    AF10Error,
-    ClosedError,
-    DownloadError,
-    DownloadRefusedError,
-    DownloadTimeoutError,
-    FileTooLargeError,
-    IncompleteDownloadError,
-    NetworkError,
-    RequestTimeoutError,
-    UnsafeURLError,
-)
+from .download_source import Fetcher, Limits, Owner, Source
+from .errors import ClosedError, ConfigurationError, DownloadTimeoutError
 from .partial_file import PartialFile
-from .protocol.addresses import check_file_url, is_private_host
-from .protocol.files import (
-    MAX_ERROR_BYTES,
-    MAX_REDIRECTS,
-    Busy,
-    FileHead,
-    Moved,
-    NotAFile,
-    Stale,
-    read_file_error,
-    read_file_head,
-)
-from .protocol.lifecycle import FileOnDisk
-from .protocol.retry import RetryPolicy, parse_retry_after
-from .runtime import Runtime
-from .transport import FileReply, Transport
-from .waits import Interrupted, OutOfTime, Waits
+from .progress import Meter, ProgressHandler
+from .saving import Saving, Segments, Wishes
+from .streaming import Streaming
+from .threads import in_thread
+from .waits import Interrupted, OutOfTime
 
-__all__ = ["Progress", "RemoteFile", "SavedFile"]
+__all__ = ["CopiedFile", "RemoteFile", "SavedFile", "Sink"]
 
 logger = logging.getLogger("af10_async.download")
 
-BLOCK_SIZE = 1024 * 1024
-"""Bytes gathered before a thread writes them."""
 READ_LIMIT = 64 * 1024 * 1024
 """Most bytes that `read` takes into memory unless told otherwise."""
-_PROGRESS_EVERY = 0.1
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a download has come."""
-
-    received: int
-    """Bytes so far."""
-    total: int | None
-    """Bytes in all; None when the server does not say."""
-    seconds: float
-    """Since its start."""
-
-    @property
-    def rate(self) -> float:
-        """Bytes per second on the average."""
-        return self.received / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time left at this rate; None when nobody can tell."""
-        if self.total is None or not self.rate:
-            return None
-        return (self.total - self.received) / self.rate
-
-
-ProgressHandler = Callable[[Progress], object]
+MOST_SEGMENTS = 64
+"""More connections than this to one server are an attack rather than a download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,85 +43,61 @@ class SavedFile(os.PathLike[str]):
     """In hexadecimal."""
     seconds: float
     """What the download took."""
+    resumed_from: int = 0
+    """Bytes of it that an earlier, interrupted download had left here."""
+    attempts: int = 1
+    """How often it was tried: 1 when nothing went wrong, 0 when the whole file was here already."""
 
     def __fspath__(self) -> str:
         return str(self.path)
 
 
 @dataclass(frozen=True, slots=True)
-class Fetcher:
-    """What the downloads of one client work with."""
+class CopiedFile:
+    """A file that was copied to where the caller wanted it, complete and checked."""
 
-    transport: Transport
-    waits: Waits
-    policy: RetryPolicy
-    runtime: Runtime
-
-
-class Owner(Protocol):
-    """The job that a file belongs to."""
-
-    @property
-    def key(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def ticket(self) -> str | None:
-        """What restores it anywhere, if enough is known."""
-        ...
-
-    @property
-    def saved_file(self) -> FileOnDisk | None:
-        """The file as somebody saved it, or nearly so, and perhaps did not live to say so."""
-        ...
-
-    async def fresh_url(self) -> str | None:
-        """The address of the file, asked for again; None when that is not possible."""
-        ...
-
-    async def lease(self) -> None:
-        """Keep others from doing the same, if that is possible."""
-
-    def release(self) -> None:
-        """Leave it to others."""
-
-    async def file_complete(self, file: FileOnDisk) -> None:
-        """The file is whole and flushed to disk, and gets its name now."""
-
-    async def collected(self) -> None:
-        """The file is safe with whoever asked for it."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """In hexadecimal."""
+    seconds: float
+    """What it took."""
+    attempts: int
+    """How often it was tried."""
+    url: str | None = None
+    """Where it is now, in object storage; nothing secret is in it."""
+    e_tag: str | None = None
+    """What the store calls this content, if it does."""
 
 
-@dataclass(slots=True)
-class _Route:
-    """Where one attempt stands."""
+class Sink(Protocol):
+    """Where bytes can go: a stream, a queue, an encrypting writer, ..."""
 
-    url: str
-    is_trusted: bool
-    redirects: int = 0
-    refreshes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    head: FileHead
-    reply: FileReply = field(repr=False)
+    async def write(self, data: bytes, /) -> object:
+        """Take them all."""
 
 
 class RemoteFile:
-    """A file at an address; nothing is fetched until it is iterated over, read or saved.
+    """A file at an address; nothing is fetched until it is saved, copied, iterated over or read.
 
-    `download_timeout` (seconds, `math.inf` for none) is for the whole of it; 30 seconds without a
-    single byte end it as well. No credentials of AF10 are ever sent along, redirects are followed
-    at most five times and never from https to http, and the address must be a public one unless
-    AF10 itself is at a private address (the sandbox) or the caller gave it.
+    A download that is interrupted (the connection breaks, or stands still) goes on where it
+    stopped, as far as the server tells one version of the file from another; what was saved so far
+    outlives this process.
+
+    `download_timeout` (seconds, `math.inf` for none) is for the whole of it. `stall_timeout`
+    seconds without a byte, or with less than `min_speed` bytes a second on the average, count as a
+    broken connection. No credentials of AF10 are ever sent along, redirects are followed at most
+    five times and never from https to http, and the address must be a public one unless AF10
+    itself is at a private address (the sandbox) or the caller gave it.
 
     Raises, whichever way it is fetched:
         UnsafeURLError: the address, or one it redirects to, is one that must not be fetched.
         DownloadRefusedError: the server said no, or sent something that is not the file.
         IncompleteDownloadError: cut, or longer or shorter than promised.
         DownloadTimeoutError: not here in time.
+        FileTooLargeError: larger than the caller allows.
+        ChecksumMismatchError: whole, but not the one that the caller, or its server, announced.
+        FileChangedError: another version each time.
         NetworkError: the server could not be reached.
         ClosedError: the client was closed before or meanwhile.
     """
@@ -191,8 +112,7 @@ class RemoteFile:
         owner: Owner | None = None,
     ) -> None:
         self._fetcher = fetcher
-        self._url = url
-        self._is_trusted = is_trusted
+        self._source = Source(fetcher, url, is_trusted=is_trusted, owner=owner)
         self._timeout = download_timeout
         self._owner = owner
         self._key = owner.key if owner is not None else None
@@ -200,7 +120,7 @@ class RemoteFile:
     @property
     def url(self) -> str:
         """Its address. Whoever knows it can fetch the file: treat it as a secret."""
-        return self._url
+        return self._source.url
 
     @property
     def key(self) -> str | None:
@@ -216,11 +136,18 @@ class RemoteFile:
         *,
         overwrite: bool = False,
         progress: ProgressHandler | None = None,
+        segments: Segments = 1,
+        sha256: str | None = None,
+        md5: str | None = None,
+        max_size: int | None = None,
+        stall_timeout: float | None = None,
+        min_speed: float | None = None,
     ) -> SavedFile:
         """Stream it to disk with constant memory; it appears whole or not at all.
 
         The file of a job is saved once: when it was saved there before, by whichever process, and
-        is still as it was, that is the result and nothing is fetched.
+        is still as it was, that is the result and nothing is fetched. What an interrupted download
+        to the same folder left behind, in this process or another, is gone on with.
 
         Args:
             target: A folder (one that exists, or a path that ends in a slash) or the path of the
@@ -229,45 +156,121 @@ class RemoteFile:
             overwrite: Replace a file that has this name.
             progress: Called with a `Progress` at the start, about ten times a second, and at the
                 end.
+            segments: How many connections fetch parts of it at the same time, where the server
+                allows that: it helps when each connection is slow. "auto" begins with one, and
+                uses more as long as that makes it faster.
+            sha256: What its SHA-256 must be, in hexadecimal.
+            md5: What its MD5 must be, in hexadecimal.
+            max_size: Most bytes that it may have.
+            stall_timeout: Instead of the client's.
+            min_speed: Instead of the client's.
 
         Raises:
             TargetExistsError: something is at the path already.
             DiskFullError, SaveError: it could not be written; nothing was left behind.
 
         """
-        started = self._fetcher.runtime.monotonic()
-        partial = PartialFile(target, overwrite=overwrite, name=self._key)
+        limits = self._limits(stall_timeout, min_speed)
+        wishes = Wishes(
+            _checked_segments(segments), _hex("sha256", sha256, 64), _hex("md5", md5, 32), max_size
+        )
+        clock = self._fetcher.runtime.monotonic
+        started = clock()
+        partial = PartialFile(target, overwrite=overwrite, name=self._key or self.url)
         async with self._owned(), self._limited():
-            saved = await self._find(partial)
+            saved = await self._find(partial, wishes)
             if saved is None:
-                try:
-                    await _in_thread(partial.open)
-                    path = await self._fill(partial, progress, started)
-                except BaseException:
-                    await _in_thread(partial.discard)
-                    raise
-                saved = SavedFile(path, partial.size, partial.sha256, self._since(started))
+                meter = Meter(progress, clock, started)
+                saving = Saving(self._source, partial, wishes, limits, meter)
+                path = await saving.run()
+                saved = SavedFile(
+                    path=path,
+                    size=saving.size,
+                    sha256=saving.sha256,
+                    seconds=clock() - started,
+                    resumed_from=meter.resumed_from,
+                    attempts=saving.attempts,
+                )
                 logger.info("saved %s: %d bytes in %.1f s", path, saved.size, saved.seconds)
         # Not under the limit: the file is here, whatever the store takes to hear of it.
         await self._collected()
         return saved
 
+    async def copy_to(
+        self,
+        target: str | Sink,
+        *,
+        overwrite: bool = False,
+        options: Mapping[str, Any] | None = None,
+        progress: ProgressHandler | None = None,
+        sha256: str | None = None,
+        max_size: int | None = None,
+        stall_timeout: float | None = None,
+        min_speed: float | None = None,
+    ) -> CopiedFile:
+        """Copy it to object storage, or to anything that has an `async write(bytes)`.
+
+        Memory stays constant, and a broken connection is gone on with. An object appears under its
+        key whole or not at all, and a failure leaves no unfinished upload behind; a sink gets the
+        bytes as they come, so what it has after an error is not the file.
+
+        Args:
+            target: `s3://bucket/key`, `gs://...`, `az://...` (these need the extra `storage`),
+                `file:///path`, or a sink. A URL that ends in a slash gets the name that the server
+                gives the file.
+            overwrite: Replace an object that is there.
+            options: For the store: region, endpoint, credentials, ... where they are not to come
+                from its usual environment variables.
+            progress: As for `save`.
+            sha256: As for `save`.
+            max_size: As for `save`.
+            stall_timeout: As for `save`.
+            min_speed: As for `save`.
+
+        Raises:
+            StorageError: the store refused it, or could not be reached.
+            TargetExistsError: an object is there already.
+            MissingExtraError: `pip install "af10-async[storage]"` is needed first.
+
+        """
+        from .storage import check_storage_url, file_path
+
+        if isinstance(target, str):
+            check_storage_url(target)
+
+        if isinstance(target, str) and target.lower().startswith("file:"):
+            saved = await self.save(
+                file_path(target),
+                overwrite=overwrite,
+                progress=progress,
+                sha256=sha256,
+                max_size=max_size,
+                stall_timeout=stall_timeout,
+                min_speed=min_speed,
+            )
+            return CopiedFile(
+                saved.size, saved.sha256, saved.seconds, saved.attempts, saved.path.as_uri()
+            )
+        clock = self._fetcher.runtime.monotonic
+        started = clock()
+        meter = Meter(progress, clock, started)
+        streaming = self._streaming(stall_timeout, min_speed, meter, max_size, "max_size")
+        expected = _hex("sha256", sha256, 64)
+        async with self._owned(), self._limited():
+            copied = await self._copy(streaming, target, overwrite, options, expected)
+        await self._collected()
+        return replace(copied, seconds=clock() - started, attempts=streaming.attempts)
+
     async def read(self, *, limit: int = READ_LIMIT) -> bytes:
         """The whole of it in memory.
 
         Raises:
-            FileTooLargeError: it is larger than `limit` bytes.
+            FileTooLargeError: it is larger than `limit` bytes; save it instead.
 
         """
+        streaming = self._streaming(limit=limit, option="limit; save it instead, or raise that")
         async with self._owned(), self._limited():
-            attempt = 0
-            while True:
-                try:
-                    found = await self._read_once(limit)
-                    break
-                except AF10Error as error:
-                    attempt += 1
-                    await self._pause_or_give_up(error, attempt)
+            found = await streaming.read()
         await self._collected()
         return found
 
@@ -275,11 +278,11 @@ class RemoteFile:
         """Its bytes as they come. A cut raises, so what came before it is not the whole file."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._timeout
-        chunks = self._chunks()
+        chunks = self._streaming().chunks(eager=True)
         try:
             while True:
                 # Not around the loop: what the caller does between two chunks is not ours to end.
-                async with self._labelled(), self._limited(until - clock()):
+                async with self._source.labelled(), self._limited(until - clock()):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break
@@ -288,179 +291,70 @@ class RemoteFile:
             await chunks.aclose()
         await self._collected()
 
-    # -- fetching ----------------------------------------------------------------------------------
+    # -- how ---------------------------------------------------------------------------------------
 
-    async def _find(self, partial: PartialFile) -> SavedFile | None:
+    def _streaming(
+        self,
+        stall_timeout: float | None = None,
+        min_speed: float | None = None,
+        meter: Meter | None = None,
+        limit: int | None = None,
+        option: str = "",
+    ) -> Streaming:
+        limits = self._limits(stall_timeout, min_speed)
+        return Streaming(self._source, limits, meter, limit, option)
+
+    async def _copy(
+        self,
+        streaming: Streaming,
+        target: str | Sink,
+        overwrite: bool,
+        options: Mapping[str, Any] | None,
+        expected: str | None,
+    ) -> CopiedFile:
+        digest = hashlib.sha256()
+        async with aclosing(streaming.checked_chunks(digest, expected)) as chunks:
+            if not isinstance(target, str):
+                async for chunk in chunks:
+                    await target.write(chunk)
+                return CopiedFile(streaming.received, digest.hexdigest(), 0.0, 0)
+
+            from .storage import put_object
+
+            first = await anext(chunks, None)  # for the head: it names and measures the file
+            head = streaming.head
+            assert head is not None  # there is no body without one
+            stored = await put_object(
+                target,
+                _again(first, chunks),
+                name=head.name,
+                size=head.length,
+                overwrite=overwrite,
+                options=options,
+            )
+            return CopiedFile(stored.size, stored.sha256, 0.0, 0, stored.url, stored.e_tag)
+
+    def _limits(self, stall_timeout: float | None, min_speed: float | None) -> Limits:
+        found = self._fetcher.limits
+        if stall_timeout is not None:
+            found = replace(found, stall_timeout=stall_timeout)
+        if min_speed is not None:
+            found = replace(found, min_speed=min_speed)
+        return found.checked()
+
+    async def _find(self, partial: PartialFile, wishes: Wishes) -> SavedFile | None:
         """The file, when it was saved there already, perhaps by somebody who then died."""
         file = self._owner.saved_file if self._owner is not None else None
-        if file is None or not await _in_thread(lambda: partial.has(file)):
+        if file is None or wishes.sha256 not in (None, file.sha256) or wishes.md5 is not None:
+            return None
+        if not await in_thread(lambda: partial.has(file)):
             return None
         logger.info("job %s: its file was saved before", self._key)
-        return SavedFile(Path(file.path), file.size, file.sha256, 0.0)
-
-    def _since(self, started: float) -> float:
-        return self._fetcher.runtime.monotonic() - started
+        return SavedFile(Path(file.path), file.size, file.sha256, 0.0, file.size, 0)
 
     async def _collected(self) -> None:
         if self._owner is not None:
             await self._owner.collected()
-
-    async def _fill(
-        self, partial: PartialFile, progress: ProgressHandler | None, started: float
-    ) -> Path:
-        attempt = 0
-        while True:
-            try:
-                return await self._fill_once(partial, progress, started)
-            except AF10Error as error:
-                attempt += 1
-                await self._pause_or_give_up(error, attempt)
-                await _in_thread(partial.restart)
-
-    async def _fill_once(
-        self, partial: PartialFile, progress: ProgressHandler | None, started: float
-    ) -> Path:
-        meter = _Meter(progress, self._fetcher.runtime.monotonic, started)
-        blocks: list[bytes] = []
-        gathered = 0
-        async with self._opened() as opened, aclosing(self._body(opened)) as body:
-            meter.begin(opened.head.length)
-            async for chunk in body:
-                blocks.append(chunk)
-                gathered += len(chunk)
-                meter.add(len(chunk))
-                if gathered >= BLOCK_SIZE:
-                    full, blocks, gathered = blocks, [], 0
-                    await _in_thread(functools.partial(partial.write, full))
-            name = opened.head.name
-        meter.tell()  # before the name is taken: the handler may raise
-        path = await _in_thread(lambda: partial.flush(blocks, name))
-        while not await self._takes(partial, path):
-            path = await _in_thread(lambda: partial.free_path(name))
-        return path
-
-    async def _takes(self, partial: PartialFile, path: Path) -> bool:
-        """Give the file its name; the job's record knows which before it is there."""
-        if self._owner is not None:
-            await self._owner.file_complete(partial.as_saved_to(path))
-        return await _in_thread(functools.partial(partial.take, path))
-
-    async def _read_once(self, limit: int) -> bytes:
-        received = bytearray()
-        async with self._opened() as opened, aclosing(self._body(opened)) as body:
-            if (opened.head.length or 0) > limit:
-                raise self._too_large(limit)
-            async for chunk in body:
-                received += chunk
-                if len(received) > limit:
-                    raise self._too_large(limit)
-        return bytes(received)
-
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        async with self._opened() as opened, aclosing(self._body(opened)) as body:
-            async for chunk in body:
-                yield chunk
-
-    async def _body(self, opened: _Open) -> AsyncGenerator[bytes, None]:
-        received, length = 0, opened.head.length
-        try:
-            async with aclosing(opened.reply.chunks()) as chunks:
-                async for chunk in chunks:
-                    received += len(chunk)
-                    yield chunk
-        except RequestTimeoutError:
-            raise DownloadTimeoutError(
-                f"the file server fell silent after {received:,} bytes",
-                key=self._key,
-                step="download",
-                sent=True,
-                retryable=True,
-            ) from None
-        except NetworkError:
-            raise self._incomplete(f"cut after {received:,} bytes") from None
-        if length is not None and received != length:
-            raise self._incomplete(f"{received:,} bytes instead of the promised {length:,}")
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[_Open]:
-        """The file's own answer, after redirects and a fresh address if need be."""
-        route = _Route(self._url, self._is_trusted)
-        while True:
-            self._check(route)
-            stream = self._fetcher.transport.stream(route.url, trusted=route.is_trusted)
-            async with self._labelled(), stream as reply:
-                found = await self._read_head(route, reply)
-                match found:
-                    case FileHead(ends_clearly=True):
-                        yield _Open(found, reply)
-                        return
-                    case FileHead():
-                        raise self._refused(reply, "it does not say where the file ends")
-                    case Busy():
-                        raise self._refused(reply, "try again later", retryable=True)
-                    case NotAFile(reason=reason):
-                        raise self._refused(reply, reason)
-                    case Moved() | Stale():
-                        pass
-                    case _:
-                        assert_never(found)
-            await self._reroute(route, found, reply)
-
-    async def _read_head(
-        self, route: _Route, reply: FileReply
-    ) -> FileHead | Moved | Stale | Busy | NotAFile:
-        found = read_file_head(reply.status, reply.headers, route.url)
-        if isinstance(found, FileHead) and found.may_be_error and found.ends_clearly:
-            start = await reply.peek(MAX_ERROR_BYTES)
-            if len(start) < MAX_ERROR_BYTES:
-                return read_file_error(start) or found
-        return found
-
-    async def _reroute(self, route: _Route, found: Moved | Stale, reply: FileReply) -> None:
-        if isinstance(found, Moved):
-            self._follow(route, found.location)
-            return
-        fresh = None
-        if self._owner is not None and not route.refreshes:
-            fresh = await self._owner.fresh_url()
-        if fresh is None:
-            raise self._refused(reply, "the address is not, or no longer, good")
-        logger.info("the address of the file had gone stale; AF10 gave a fresh one")
-        self._url = route.url = fresh
-        route.is_trusted, route.redirects = self._is_trusted, 0
-        route.refreshes += 1
-
-    def _follow(self, route: _Route, location: str) -> None:
-        route.redirects += 1
-        before = urlsplit(route.url)
-        try:
-            route.url = urljoin(route.url, location)
-            after = urlsplit(route.url)
-        except ValueError:
-            raise self._unsafe("it redirects to a malformed address") from None
-        if route.redirects > MAX_REDIRECTS:
-            raise self._unsafe("it redirects too often")
-        if before.scheme == "https" and after.scheme != "https":
-            raise self._unsafe("it redirects from https to something else")
-        # A public server must not send us inside the network, whoever gave us its address.
-        is_near = after.hostname == before.hostname or is_private_host(before.hostname or "")
-        route.is_trusted = route.is_trusted and is_near
-
-    def _check(self, route: _Route) -> None:
-        problem = check_file_url(route.url, trusted=route.is_trusted)
-        if problem is not None:
-            raise self._unsafe(problem)
-
-    async def _pause_or_give_up(self, error: AF10Error, attempt: int) -> None:
-        chance = self._fetcher.runtime.chance()
-        asked = error.retry_after if isinstance(error, DownloadRefusedError) else None
-        pause = self._fetcher.policy.pause(attempt, chance, asked)
-        if not error.retryable or pause is None:
-            raise error
-        logger.info("download failed, again in %.1f s: %s", pause, error)
-        await self._fetcher.runtime.sleep(pause)
-
-    # -- limits and errors -------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _limited(self, seconds: float | None = None) -> AsyncIterator[None]:
@@ -484,7 +378,7 @@ class RemoteFile:
     @asynccontextmanager
     async def _owned(self) -> AsyncIterator[None]:
         """Work on the job; when that fails, others may."""
-        async with self._labelled():
+        async with self._source.labelled():
             if self._owner is None:
                 yield
                 return
@@ -495,96 +389,24 @@ class RemoteFile:
                 self._owner.release()
                 raise
 
-    @asynccontextmanager
-    async def _labelled(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except AF10Error as error:
-            error.key, error.step = error.key or self._key, error.step or "download"
-            if self._owner is not None:
-                error.ticket = self._owner.ticket
-            raise
 
-    def _refused(self, reply: FileReply, reason: str, *, retryable: bool = False) -> DownloadError:
-        return DownloadRefusedError(
-            f"the file server's answer (HTTP {reply.status}) is not the file: {reason}",
-            status=reply.status,
-            retry_after=parse_retry_after(
-                reply.headers.get("retry-after"), self._fetcher.runtime.now()
-            ),
-            key=self._key,
-            step="download",
-            retryable=retryable,
-        )
-
-    def _unsafe(self, problem: str) -> UnsafeURLError:
-        return UnsafeURLError(
-            f"the address of the file is not safe to fetch: {problem}; nothing was sent to it",
-            key=self._key,
-            step="download",
-            sent=False,
-        )
-
-    def _incomplete(self, what: str) -> IncompleteDownloadError:
-        return IncompleteDownloadError(
-            f"the file did not arrive whole: {what}",
-            key=self._key,
-            step="download",
-            sent=True,
-            retryable=True,
-        )
-
-    def _too_large(self, limit: int) -> FileTooLargeError:
-        return FileTooLargeError(
-            f"the file is larger than the limit of {limit:,} bytes; save it instead, or raise the"
-            " limit",
-            key=self._key,
-            step="download",
-            sent=True,
-        )
+async def _again(first: bytes | None, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    if first is not None:
+        yield first
+    async for chunk in rest:
+        yield chunk
 
 
-class _Meter:
-    """Calls a progress handler, but not for every chunk."""
-
-    def __init__(
-        self, handler: ProgressHandler | None, clock: Callable[[], float], started: float
-    ) -> None:
-        self.total: int | None = None
-        self._handler = handler
-        self._clock = clock
-        self._started = started
-        self._told_at = started
-        self._received = 0
-
-    def begin(self, total: int | None) -> None:
-        self.total = total
-        self.tell()
-
-    def add(self, size: int) -> None:
-        self._received += size
-        if self._handler is not None and self._clock() - self._told_at >= _PROGRESS_EVERY:
-            self.tell()
-
-    def tell(self) -> None:
-        if self._handler is not None:
-            self._told_at = self._clock()
-            self._handler(Progress(self._received, self.total, self._told_at - self._started))
+def _checked_segments(value: Any) -> Segments:
+    if value == "auto" or (isinstance(value, int) and 1 <= value <= MOST_SEGMENTS):
+        found: Segments = value
+        return found
+    raise ConfigurationError(f'segments must be "auto" or from 1 to {MOST_SEGMENTS}, not {value!r}')
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread and wait for its end, also when cancelled.
-
-    anyio's own shield does not hold against asyncio's cancellation, and what follows it here
-    (closing the file) must not happen while the thread still writes.
-    """
-    task = asyncio.create_task(anyio.to_thread.run_sync(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # the cancellation goes first
-        raise
+def _hex(name: str, value: str | None, digits: int) -> str | None:
+    if value is None:
+        return None
+    if not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", value.strip()):
+        raise ConfigurationError(f"{name} must be {digits} hexadecimal digits")
+    return value.strip().lower()

@@ -28,6 +28,9 @@ AF10Error
 │   ├── IncompleteDownloadError   shorter or longer than promised, or cut
 │   ├── DownloadTimeoutError      not there in time (also a TimeoutError)
 │   ├── FileTooLargeError         larger than the caller's limit
+│   ├── FileChangedError          another version each time that it is gone on with
+│   ├── ChecksumMismatchError     whole, but not what was expected
+│   ├── StorageError              object storage refused it, or could not be reached
 │   └── SaveError                 the file could not be written (also an OSError)
 │       ├── TargetExistsError     something is there already (also a FileExistsError)
 │       └── DiskFullError         no space left
@@ -54,6 +57,7 @@ __all__ = [
     "BadResponseError",
     "CallbackServerError",
     "CallbackTimeoutError",
+    "ChecksumMismatchError",
     "ClosedError",
     "ConfigurationError",
     "ConnectFailedError",
@@ -61,6 +65,7 @@ __all__ = [
     "DownloadError",
     "DownloadRefusedError",
     "DownloadTimeoutError",
+    "FileChangedError",
     "FileTooLargeError",
     "IncompleteDownloadError",
     "JobError",
@@ -76,6 +81,7 @@ __all__ = [
     "SaveError",
     "ServerError",
     "StartTimeoutError",
+    "StorageError",
     "StoreError",
     "TLSError",
     "TargetExistsError",
@@ -344,6 +350,41 @@ class DownloadTimeoutError(DownloadError, TimeoutError):
 
 class FileTooLargeError(DownloadError):
     """The file is larger than the caller's limit."""
+
+
+class StorageError(DownloadError):
+    """Object storage refused the file or could not be reached; no part of it is to be seen there.
+
+    The bytes came from AF10 well enough: it is the other end that failed.
+    """
+
+    status: int
+    """The store's HTTP status; 0 when there was no answer."""
+    code: str
+    """What the store calls the problem, such as `NoSuchBucket`; empty when it does not say."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        code: str = "",
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.status = status
+        self.code = code
+
+
+class FileChangedError(DownloadError):
+    """The file changed on its server while it was fetched, again and again."""
+
+
+class ChecksumMismatchError(DownloadError):
+    """The file is whole, but its checksum is not the expected one; nothing was left behind."""
 
 
 class SaveError(DownloadError, OSError):

@@ -3,8 +3,10 @@
 Everything here blocks and belongs in a thread. Bytes go to a hidden partial file in the target's
 own folder; it is flushed to disk, then gets its name in one step, then the folder is flushed.
 
-The partial file of a job has a name made of the job's key, and is locked while somebody writes to
-it: what a dead process left behind is recognised, and taken over by who resumes the job.
+The partial file has a name made of what is saved (a job's key, say), and is locked while somebody
+writes to it. What a dead or interrupted process left behind is recognised: with the resume state
+that it wrote beside it, the next one goes on with it; without, it begins anew. Nobody ever goes on
+with the partial file of somebody who still writes.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
-import shutil
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from .errors import DiskFullError, SaveError, TargetExistsError
+from .errors import SaveError
 from .protocol.lifecycle import FileOnDisk
+from .protocol.resume import ResumeState, decode_state, encode_state
+from .save_target import disk_full, is_at, resolve, save_error, split_name
 
 try:
     import fcntl
@@ -29,7 +35,10 @@ except ImportError:  # Windows has no such locks: there each partial file has a 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What network folders say to the flush of a folder; the file itself is flushed all the same."""
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_NO_ALLOCATION = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_PARTIAL_NAME = re.compile(r"\.af10-[0-9a-f]{16}\.part")
+_WEEK = 7 * 24 * 3600.0
+_MAX_STATE = 1024 * 1024
 _HAS_DIR_FD = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 _MOST_NAMES = 10_000
 
@@ -56,21 +65,26 @@ class PartialFile:
         self._name = ""
         self._file = -1
         self._folder_fd: int | None = None
-        self._hash = hashlib.sha256()
-        self.size = 0
+        self._state_name: str | None = None
 
-    def open(self) -> None:
-        """Make missing folders and the partial file, readable by their owner only."""
-        self._folder, self._wanted = _resolve(self._target, overwrite=self._overwrite)
+    def open(self) -> ResumeState | None:
+        """Make missing folders and the partial file, readable by their owner only.
+
+        What a former writer left of it is kept if its resume state is there and sound; that is
+        the result then.
+        """
+        self._folder, self._wanted = resolve(self._target, overwrite=self._overwrite)
         try:
-            self._open()
+            state = self._open()
+            self._sweep()
         except OSError as error:
             raise save_error(error, self._folder) from None
+        return state
 
     def has(self, file: FileOnDisk) -> bool:
         """Whether the target, still unopened, is or holds just this file."""
         try:
-            if not _is_at(Path(file.path), self._target):
+            if not is_at(Path(file.path), self._target):
                 return False
             if not _is_whole(file):
                 _drop_reserved(file)
@@ -81,39 +95,69 @@ class PartialFile:
             return False
         return True
 
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of what was written, in hexadecimal."""
-        return self._hash.hexdigest()
+    def reserve(self, size: int, *, here: int, whole: bool) -> None:
+        """Make sure that there is room for `size` bytes, `here` of which were written before.
 
-    def write(self, blocks: list[bytes]) -> None:
-        """Append."""
+        With `whole`, all of it is allocated at once, for pieces that come in any order.
+        """
         try:
-            for block in blocks:
-                self._write_all(block)
-                self._hash.update(block)
-                self.size += len(block)
+            missing = size - here
+            if not self._has_room(missing):
+                raise disk_full(self._folder, missing)
+            if whole:
+                self._allocate(size)
         except OSError as error:
             raise save_error(error, self._folder) from None
+
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """Put them at their place."""
+        try:
+            view = memoryview(data)
+            while view:
+                written = self._write_at(view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` of the bytes that are there."""
+        try:
+            return self._read_at(size, offset)
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+
+    def keep(self, state: ResumeState) -> bool:
+        """Note beside it how far it has come. False where nobody could find it again.
+
+        What is hashed is not flushed: whoever goes on with it sees whether it is still there, even
+        after a power failure.
+        """
+        if self._state_name is None:
+            return False
+        try:
+            if state.hashed < state.size:
+                _flush_data(self._file)
+            self._write_state(self._state_name, encode_state(state))
+        except OSError as error:
+            raise save_error(error, self._folder) from None
+        return True
 
     def restart(self) -> None:
         """Forget what was written."""
         try:
             os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
+            self._drop_state()
         except OSError as error:
             raise save_error(error, self._folder) from None
-        self._hash = hashlib.sha256()
-        self.size = 0
 
-    def flush(self, last_blocks: list[bytes], server_name: str) -> Path:
-        """Append the last blocks, and flush everything to disk; the path that it may get now."""
-        self.write(last_blocks)
+    def flush(self, size: int) -> None:
+        """It is whole, with `size` bytes: have it on disk."""
         try:
+            if os.fstat(self._file).st_size != size:
+                os.ftruncate(self._file, size)
             os.fsync(self._file)
         except OSError as error:
             raise save_error(error, self._folder) from None
-        return self.free_path(server_name)
 
     def free_path(self, server_name: str) -> Path:
         """The path that the file will get.
@@ -123,7 +167,7 @@ class PartialFile:
         """
         if self._wanted is not None or self._overwrite:
             return self._folder / (self._wanted or server_name)
-        stem, suffix = _split_name(server_name)
+        stem, suffix = split_name(server_name)
         try:
             for number in range(1, _MOST_NAMES):
                 name = server_name if number == 1 else f"{stem}-{number}{suffix}"
@@ -132,10 +176,6 @@ class PartialFile:
             raise FileExistsError(errno.EEXIST, "too many files of this name")
         except (OSError, ValueError) as error:
             raise save_error(error, self._folder / server_name) from None
-
-    def as_saved_to(self, path: Path) -> FileOnDisk:
-        """What will be at `path`."""
-        return FileOnDisk(str(path.absolute()), self.size, self.sha256)
 
     def take(self, path: Path) -> bool:
         """Give the flushed file its path; False when that was taken a moment ago."""
@@ -153,6 +193,7 @@ class PartialFile:
             raise save_error(error, path) from None
         self._name = ""  # gone; the next writer of this job may have made it anew
         try:
+            self._drop_state()
             self._flush_folder()
         except OSError as error:
             raise SaveError(
@@ -160,27 +201,48 @@ class PartialFile:
                 f" ({error.strerror}), so it may be gone after a power failure",
                 step="save",
             ) from None
-        self._close()
+        self.close()
         return True
 
     def discard(self) -> None:
-        """Leave nothing behind. Does nothing after `finish`."""
+        """Leave nothing behind. Does nothing after `take` or `close`."""
         if self._file != -1 and self._name:
             with contextlib.suppress(OSError):
                 os.unlink(self._at(self._name), dir_fd=self._folder_fd)
-        self._close()
+            with contextlib.suppress(OSError):
+                self._drop_state()
+        self.close()
 
-    def _open(self) -> None:
+    def close(self) -> None:
+        """Leave what was kept to whoever goes on with it."""
+        for descriptor in (self._file, self._folder_fd):
+            if descriptor is not None and descriptor != -1:
+                os.close(descriptor)
+        self._file, self._folder_fd = -1, None
+
+    def _open(self) -> ResumeState | None:
         if _HAS_DIR_FD:
             # Held open, so that a folder swapped for a link meanwhile leads nowhere else.
             self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         self._file = -1 if self._own_name is None else self._open_own(self._own_name)
-        if self._file == -1:
-            self._name = _partial_name(secrets.token_hex(8))
-            self._file = self._open_at(self._name, os.O_CREAT | os.O_EXCL)
+        if self._file != -1:
+            return self._adopt()
+        self._name = _partial_name(secrets.token_hex(8))
+        self._file = self._open_at(self._name, os.O_CREAT | os.O_EXCL)
+        return None
+
+    def _adopt(self) -> ResumeState | None:
+        """The state of the partial file that is open now; one without a state is emptied."""
+        self._state_name = _state_name(self._name)
+        state = self._read_state(self._state_name)
+        if state is None or state.size > os.fstat(self._file).st_size:
+            os.ftruncate(self._file, 0)
+            self._drop_state()
+            return None
+        return state
 
     def _open_at(self, name: str, flags: int) -> int:
-        flags |= os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags |= os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         flags |= getattr(os, "O_BINARY", 0)
         return os.open(self._at(name), flags, 0o600, dir_fd=self._folder_fd)
 
@@ -196,7 +258,6 @@ class PartialFile:
                 if not _locked(file):
                     break
                 if self._is_own(name, file):
-                    os.ftruncate(file, 0)
                     os.fchmod(file, 0o600)
                     self._name, own, file = name, file, -1
                     return own
@@ -214,7 +275,7 @@ class PartialFile:
             return False  # it got its final name, or was discarded, before it was locked
         if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
             return False
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        if not stat.S_ISREG(found.st_mode) or not _is_mine(found):
             return False
         if found.st_nlink > 1:
             # Its writer died between giving it its final name and taking this one away.
@@ -231,6 +292,7 @@ class PartialFile:
         try:
             if _locked(file) and self._is_own(str(self._folder / name), file):
                 (self._folder / name).unlink()
+                (self._folder / _state_name(name)).unlink(missing_ok=True)
         finally:
             os.close(file)
 
@@ -244,10 +306,82 @@ class PartialFile:
     def _at(self, name: str) -> str:
         return name if self._folder_fd is not None else str(self._folder / name)
 
-    def _write_all(self, block: bytes) -> None:
-        view = memoryview(block)
-        while view:
-            view = view[os.write(self._file, view) :]
+    def _sweep(self) -> None:
+        """Remove what processes that died a week ago left here, and nobody came back for."""
+        limit = time.time() - _WEEK
+        with os.scandir(self._folder if self._folder_fd is None else self._folder_fd) as entries:
+            names = [each.name for each in entries if _PARTIAL_NAME.fullmatch(each.name)]
+        for name in names:
+            with contextlib.suppress(OSError):
+                if name != self._name and self._stat(name).st_mtime < limit:
+                    self._remove_dead(name)
+
+    def _remove_dead(self, name: str) -> None:
+        file = self._open_at(name, getattr(os, "O_NONBLOCK", 0))
+        try:
+            if _locked(file) and self._is_own(name, file):
+                os.unlink(self._at(name), dir_fd=self._folder_fd)
+                os.unlink(self._at(_state_name(name)), dir_fd=self._folder_fd)
+        finally:
+            os.close(file)
+
+    def _stat(self, name: str) -> os.stat_result:
+        return os.stat(self._at(name), dir_fd=self._folder_fd, follow_symlinks=False)
+
+    def _read_state(self, name: str) -> ResumeState | None:
+        try:
+            file = self._open_at(name, getattr(os, "O_NONBLOCK", 0))
+        except OSError:
+            return None
+        with open(file, "rb") as there:  # noqa: PTH123 - opened by descriptor
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode) or not _is_mine(found):
+                return None
+            return decode_state(there.read(_MAX_STATE))
+
+    def _write_state(self, name: str, text: bytes) -> None:
+        """In one step: whoever reads it finds the former one or this one."""
+        new = f"{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._at(new), dir_fd=self._folder_fd)
+        with open(self._open_at(new, os.O_CREAT | os.O_EXCL), "wb") as file:  # noqa: PTH123
+            file.write(text)
+        os.replace(
+            self._at(new), self._at(name), src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd
+        )
+
+    def _drop_state(self) -> None:
+        for name in (self._state_name, f"{self._state_name}.new"):
+            if self._state_name is not None and name is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._at(name), dir_fd=self._folder_fd)
+
+    def _has_room(self, size: int) -> bool:
+        if not hasattr(os, "statvfs"):
+            return True
+        found = os.statvfs(self._folder if self._folder_fd is None else self._folder_fd)
+        # Some network folders say that they have no blocks at all: then nobody knows.
+        return not found.f_blocks or size <= found.f_bavail * found.f_frsize
+
+    def _allocate(self, size: int) -> None:
+        try:
+            os.posix_fallocate(self._file, 0, size)
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_ALLOCATION:
+                raise
+            os.ftruncate(self._file, size)
+
+    def _write_at(self, view: memoryview, offset: int) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._file, view, offset)
+        os.lseek(self._file, offset, os.SEEK_SET)
+        return os.write(self._file, view)
+
+    def _read_at(self, size: int, offset: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file, size, offset)
+        os.lseek(self._file, offset, os.SEEK_SET)
+        return os.read(self._file, size)
 
     def _flush_folder(self) -> None:
         if self._folder_fd is None:
@@ -302,15 +436,22 @@ class PartialFile:
         if not stat.S_ISREG(found.st_mode):
             raise FileExistsError(errno.EEXIST, "what is there is not an ordinary file")
 
-    def _close(self) -> None:
-        for descriptor in (self._file, self._folder_fd):
-            if descriptor is not None and descriptor != -1:
-                os.close(descriptor)
-        self._file, self._folder_fd = -1, None
-
 
 def _partial_name(token: str) -> str:
     return f".af10-{token}.part"
+
+
+def _state_name(partial_name: str) -> str:
+    return partial_name.removesuffix(".part") + ".json"
+
+
+def _is_mine(found: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+
+
+def _flush_data(file: int) -> None:
+    flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+    flush(file)
 
 
 def _locked(file: int) -> bool:
@@ -322,14 +463,6 @@ def _locked(file: int) -> bool:
     except OSError:  # also where the file system has no locks
         return False
     return True
-
-
-def _is_at(path: Path, target: str | os.PathLike[str]) -> bool:
-    """Whether `path` is the target, or is in it when the target is a folder."""
-    wanted = Path(os.fspath(target)).expanduser()
-    if os.fspath(target).endswith(("/", os.sep)) or wanted.is_dir():
-        return wanted.is_dir() and path.parent.samefile(wanted)
-    return path.name == wanted.name and path.parent.samefile(wanted.parent)
 
 
 def _is_whole(file: FileOnDisk) -> bool:
@@ -350,68 +483,3 @@ def _drop_reserved(file: FileOnDisk) -> None:
     is_empty = stat.S_ISREG(found.st_mode) and not found.st_size
     if is_empty and file.size and stat.S_IMODE(found.st_mode) == 0o600:
         path.unlink()
-
-
-def _resolve(target: str | os.PathLike[str], *, overwrite: bool) -> tuple[Path, str | None]:
-    """The folder, made when missing, and the name; no name when `target` is a folder."""
-    text = os.fspath(target)
-    try:
-        path = Path(text).expanduser()
-        is_folder = text.endswith(("/", os.sep)) or path.is_dir()
-        folder = path if is_folder else path.parent
-        _make_folders(folder)
-        if not is_folder:
-            _refuse_taken(path, overwrite=overwrite)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: `~nobody` has no home
-        raise save_error(error, Path(text)) from None
-    return folder, None if is_folder else path.name
-
-
-def _make_folders(folder: Path) -> None:
-    """Each for its owner only: `mkdir(parents=True)` would give that mode to the last one alone."""
-    for each in reversed([folder, *folder.parents]):
-        if not each.is_dir():
-            each.mkdir(mode=0o700, exist_ok=True)
-
-
-def _refuse_taken(path: Path, *, overwrite: bool) -> None:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not overwrite:
-        raise FileExistsError(errno.EEXIST, "something is there already")
-    if not stat.S_ISREG(found.st_mode):
-        raise FileExistsError(errno.EEXIST, "what is there is not an ordinary file")
-
-
-def save_error(error: OSError | ValueError | RuntimeError, path: Path) -> SaveError:
-    """The error of ours for one of the system's."""
-    code = error.errno if isinstance(error, OSError) else None
-    if code in _FULL:
-        return DiskFullError(
-            f"no space left for {path} ({_free(path)}); nothing was left behind: make room and try"
-            " again",
-            step="save",
-        )
-    if isinstance(error, FileExistsError):
-        return TargetExistsError(
-            f"cannot save to {path}: {error.strerror or 'something is there already'}; choose"
-            " another name, or pass overwrite=True to replace a file",
-            step="save",
-        )
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return SaveError(f"cannot save to {path}: {reason}; nothing was left behind", step="save")
-
-
-def _free(path: Path) -> str:
-    folder = path if path.is_dir() else path.parent
-    try:
-        return f"{shutil.disk_usage(folder).free:,} bytes free"
-    except OSError:
-        return "free space unknown"
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    stem, dot, suffix = name.rpartition(".")
-    return (stem, dot + suffix) if stem else (name, "")

@@ -11,26 +11,26 @@ import functools
 import logging
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import httpx
 
+from .connections import AsyncioBackend
 from .errors import (
     BadResponseError,
-    ClosedError,
     ConfigurationError,
-    ConnectFailedError,
-    NetworkError,
     RequestTimeoutError,
-    TLSError,
     UnsafeURLError,
 )
+from .file_reply import FileReply, lower_names, raw_body
+from .http_errors import raise_translated
+from .network import PoolTransport, public_addresses_only
 from .protocol.wire import MAX_JSON_BYTES, Call, Reply
 from .runtime import Runtime
 
@@ -40,6 +40,8 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to make a connection."""
 READ_TIMEOUT = 30.0
 """Seconds without a single byte."""
+MAX_KEEPALIVE = 20
+"""Most idle connections that are kept for the next request."""
 MAX_CONNECTIONS = 100
 """Most requests to AF10 that one transport has under way at a time."""
 
@@ -100,103 +102,7 @@ class Departure:
             self.sent = True
 
 
-# -- errors ------------------------------------------------------------------------------------
-
-_NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
-_TIMEOUTS = {"TimeoutException", "ReadTimeout", "WriteTimeout", "ConnectTimeout", "PoolTimeout"}
-_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2"}
-
-
-def _raise_translated(error: Exception, what: str, sent: bool | None) -> NoReturn:
-    names = {each.__name__ for each in type(error).__mro__}
-    library = type(error).__module__.partition(".")[0]
-    if library not in _LIBRARIES and not isinstance(error, OSError | RuntimeError):
-        raise error
-    maybe = sent or None  # whoever waits for an answer has sent something
-    reason = _tls_reason(error)
-    if reason is not None and names & _NOT_SENT:
-        raise TLSError(
-            f"{what}: the TLS handshake failed: {reason}; if the certificate is of a CA of your"
-            " own, name it with ca_file",
-            sent=False,
-        ) from error
-    if names & _TIMEOUTS:
-        left = False if names & _NOT_SENT else maybe
-        raise RequestTimeoutError(
-            f"{what}: no answer in time", sent=left, retryable=True
-        ) from error
-    if names & _NOT_SENT:
-        raise ConnectFailedError(
-            f"{what}: no connection could be made; check the address and the network",
-            sent=False,
-            retryable=True,
-        ) from error
-    if library not in _LIBRARIES and isinstance(error, RuntimeError):
-        raise ClosedError(f"{what}: the HTTP client is closed", sent=False) from error
-    # The text of other errors may quote what was sent or received, so they are not chained.
-    raise NetworkError(
-        f"{what}: the connection broke before the whole answer was here",
-        sent=maybe,
-        retryable=True,
-    ) from None
-
-
-def _tls_reason(error: BaseException) -> str | None:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return seen.verify_message
-        if isinstance(seen, ssl.SSLError):
-            return seen.reason or "the other side does not speak TLS"
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
 # -- the transport -----------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class FileReply:
-    """The head of an answer whose body is still to be read. Header names are in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    _response: Any
-    _what: str
-    _seen: list[bytes] = field(default_factory=list, repr=False)
-    _rest: AsyncGenerator[bytes, None] | None = None
-
-    async def peek(self, limit: int) -> bytes:
-        """The first bytes of the body, `limit` or more of them unless it is shorter."""
-        self._rest = self._read()
-        async for chunk in self._rest:
-            self._seen.append(chunk)
-            if sum(map(len, self._seen)) >= limit:
-                break
-        return b"".join(self._seen)
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The raw bytes of the body as they come; once."""
-        async with aclosing(self._rest or self._read()) as rest:
-            for chunk in self._seen:
-                yield chunk
-            async for chunk in rest:
-                yield chunk
-
-    async def close(self) -> None:
-        """Let go of what was peeked at and not read on."""
-        if self._rest is not None:
-            await self._rest.aclose()
-
-    async def _read(self) -> AsyncGenerator[bytes, None]:
-        try:
-            async with aclosing(_raw(self._response)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        except (GeneratorExit, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            _raise_translated(error, self._what, sent=True)
 
 
 class Transport:
@@ -215,15 +121,15 @@ class Transport:
     ) -> None:
         self._handed_in = http_client is not None
         self._ca_file = ca_file
-        self._client: Any = http_client if self._handed_in else self._make_client()
-        self._public_client: Any = None
+        self._client: Any = http_client if self._handed_in else self._make_client(AsyncioBackend())
+        self._file_clients: dict[bool, Any] = {}
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._runtime = runtime or Runtime()
 
     async def close(self) -> None:
         """Close what is ours; a client that was handed in stays open."""
-        if self._public_client is not None:
-            await self._public_client.aclose()
+        for client in self._file_clients.values():
+            await client.aclose()
         if not self._handed_in:
             await self._client.aclose()
 
@@ -275,12 +181,12 @@ class Transport:
         )
         marker = _ours.set(True)
         try:
-            found = _lower(response.headers)
+            found = lower_names(response.headers)
             body = await _read_capped(response, found, call, response.status_code)
         except BadResponseError:
             raise
         except Exception as error:
-            _raise_translated(error, what, sent=True)
+            raise_translated(error, what, sent=True)
         finally:
             _ours.reset(marker)
             await response.aclose()
@@ -288,16 +194,28 @@ class Transport:
         return Reply(call.method, call.path, response.status_code, found, body, now)
 
     @asynccontextmanager
-    async def stream(self, url: str, *, trusted: bool) -> AsyncIterator[FileReply]:
+    async def stream(
+        self,
+        url: str,
+        *,
+        trusted: bool,
+        headers: Mapping[str, str] | None = None,
+        stall_timeout: float = READ_TIMEOUT,
+    ) -> AsyncIterator[FileReply]:
         """GET a file, with no credentials at all; leaving the block closes the connection.
 
-        `trusted` allows addresses of private networks.
+        `trusted` allows addresses of private networks; `stall_timeout` is the longest silence, in
+        seconds, before the head of the answer and within its body.
         """
         what = "the download"
-        client = self._client if trusted or self._handed_in else self._for_public_addresses()
+        client = self._client if self._handed_in else self._for_files(trusted)
+        seconds = {"connect": CONNECT_TIMEOUT, "read": stall_timeout, "write": READ_TIMEOUT}
+        options = {"extensions": {"timeout": {**seconds, "pool": None}}}
         async with self._slots:
-            response = await self._open(client, "GET", url, {}, what, Departure())
-        reply = FileReply(response.status_code, _lower(response.headers), response, what)
+            response = await self._open(
+                client, "GET", url, headers or {}, what, Departure(), **options
+            )
+        reply = FileReply(response, what)
         try:
             yield reply
         finally:
@@ -324,31 +242,38 @@ class Transport:
         except UnsafeURLError:
             raise
         except Exception as error:
-            _raise_translated(error, what, departure.sent)
+            raise_translated(error, what, departure.sent)
         finally:
             _ours.reset(marker)
 
-    def _make_client(self, **options: Any) -> httpx.AsyncClient:
+    def _make_client(self, backend: AsyncioBackend) -> httpx.AsyncClient:
+        context = _ssl_context(self._ca_file)
+        # Each request looks at every idle connection, so keeping many costs more than it saves.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_KEEPALIVE)
+        transport = None
+        if not _proxies():
+            transport = PoolTransport(context, backend, max_keepalive=MAX_KEEPALIVE)
         return httpx.AsyncClient(
-            verify=_ssl_context(self._ca_file),
+            verify=context,
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
-            # Each request looks at every idle connection, so keeping many costs more than it saves.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            limits=limits,
             headers={"user-agent": "af10_async", "accept": "*/*"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            **options,
+            transport=transport,
         )
 
-    def _for_public_addresses(self) -> Any:
-        proxies = urllib.request.getproxies()
-        if proxies.get("https") or proxies.get("all"):
-            return self._client  # the proxy resolves names, so there is no address to look at
-        if self._public_client is None:
-            from .network import PublicOnlyTransport
+    def _for_files(self, trusted: bool) -> Any:
+        if trusted not in self._file_clients:
+            # With a proxy it is that which resolves names, so there is no address to look at.
+            check = None if trusted else public_addresses_only
+            backend = AsyncioBackend(splits_heads=True, check=check)
+            self._file_clients[trusted] = self._make_client(backend)
+        return self._file_clients[trusted]
 
-            transport = PublicOnlyTransport(_ssl_context(self._ca_file))
-            self._public_client = self._make_client(transport=transport)
-        return self._public_client
+
+def _proxies() -> bool:
+    """Whether the environment names a proxy, which httpx's own transport then finds."""
+    return any(urllib.request.getproxies().get(each) for each in ("http", "https", "all"))
 
 
 def _is_traced(call: Call) -> bool:
@@ -375,29 +300,13 @@ def _usual_ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _lower(headers: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
-
-
-def _raw(response: Any) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, undecoded; also of a mock that has it in memory already."""
-    chunks: AsyncGenerator[bytes, None] = (
-        _once(response.content) if response.is_stream_consumed else response.aiter_raw()
-    )
-    return chunks
-
-
-async def _once(content: bytes) -> AsyncGenerator[bytes, None]:
-    yield content
-
-
 async def _read_capped(response: Any, headers: Mapping[str, str], call: Call, status: int) -> bytes:
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise _bad(call, status, "is encoded, although that was not asked for")
     chunks, size = [], 0
     # Closed here, in this task: what is left to the garbage collector closes in another one, beside
     # the response that it belongs to.
-    async with aclosing(_raw(response)) as body:
+    async with aclosing(raw_body(response)) as body:
         async for chunk in body:
             size += len(chunk)
             if size > MAX_JSON_BYTES:

@@ -35,12 +35,13 @@ def partial(target: str | os.PathLike[str], *, overwrite: bool = False) -> Itera
 
 def save(target: str | os.PathLike[str], data: bytes = b"data", *, overwrite: bool = False) -> Path:
     with partial(target, overwrite=overwrite) as file:
-        file.write([data])
-        return finish(file, [], NAME)
+        return finish(file, data, NAME)
 
 
-def finish(file: PartialFile, last_blocks: list[bytes], server_name: str) -> Path:
-    path = file.flush(last_blocks, server_name)
+def finish(file: PartialFile, data: bytes, server_name: str) -> Path:
+    file.write(data, 0)
+    file.flush(len(data))
+    path = file.free_path(server_name)
     while not file.take(path):
         path = file.free_path(server_name)
     return path
@@ -100,23 +101,27 @@ def test_nothing_has_the_final_name_before_the_end_and_the_whole_file_has_it_the
     tmp_path: Path,
 ) -> None:
     with partial(tmp_path / NAME) as file:
-        file.write([b"abc", b"", b"def"])
+        file.write(b"abc", 0)
+        file.write(b"", 3)
         (hidden,) = names(tmp_path)
         assert hidden.startswith(".af10-")
         assert hidden.endswith(".part")
-        path = finish(file, [b"ghi"], "ignored")
+        path = finish(file, b"abcdefghi", "ignored")
     assert path == tmp_path / NAME
     assert path.read_bytes() == b"abcdefghi"
     assert names(tmp_path) == [NAME]
 
 
-def test_size_and_checksum_are_of_what_was_written(tmp_path: Path) -> None:
+def test_bytes_are_put_at_their_place_in_any_order_and_can_be_read_back(tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     with partial(tmp_path / NAME) as file:
-        file.write([data[:1000], data[1000:]])
-        path = finish(file, [], NAME)
-        assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-    assert path.read_bytes() == data
+        file.write(memoryview(data)[2_000_000:], 2_000_000)
+        file.write(data[:2_000_000], 0)
+        assert file.read(1_999_990, 20) == data[1_999_990:2_000_010]
+        assert file.read(len(data), 1) == b""
+        file.flush(len(data))
+        assert file.take(file.free_path(NAME))
+    assert (tmp_path / NAME).read_bytes() == data
 
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ def test_a_discarded_file_leaves_nothing_behind_however_often(tmp_path: Path) ->
     file = PartialFile(tmp_path / NAME, overwrite=False)
     file.discard()
     file.open()
-    file.write([b"data"])
+    file.write(b"data", 0)
     file.discard()
     file.discard()
     assert names(tmp_path) == []
@@ -135,38 +140,34 @@ def test_a_discarded_file_leaves_nothing_behind_however_often(tmp_path: Path) ->
 
 def test_discarding_after_the_end_does_nothing(tmp_path: Path) -> None:
     with partial(tmp_path) as file:
-        path = finish(file, [b"data"], NAME)
+        path = finish(file, b"data", NAME)
         file.discard()
     assert path.read_bytes() == b"data"
 
 
 def test_a_restart_forgets_what_was_written(tmp_path: Path) -> None:
     with partial(tmp_path / NAME) as file:
-        file.write([b"a version that is longer"])
+        file.write(b"a version that is longer", 0)
         file.restart()
-        assert file.size == 0
-        file.write([b"another"])
-        path = finish(file, [], NAME)
-        assert file.sha256 == hashlib.sha256(b"another").hexdigest()
-        assert file.size == 7
+        path = finish(file, b"another", NAME)
     assert path.read_bytes() == b"another"
 
 
 def test_write_goes_on_until_all_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data)[:3]))
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:3], at))
     assert save(tmp_path / NAME, b"0123456789").read_bytes() == b"0123456789"
 
 
 def test_two_files_on_their_way_to_one_name_never_mix(tmp_path: Path) -> None:
     with partial(tmp_path / NAME) as one, partial(tmp_path / NAME) as other:
-        one.write([b"one"])
-        other.write([b"other"])
-        finish(one, [], NAME)
+        one.write(b"one", 0)
+        other.write(b"other", 0)
+        finish(one, b"one", NAME)
         with pytest.raises(TargetExistsError):
-            finish(other, [], NAME)
+            finish(other, b"other", NAME)
     assert (tmp_path / NAME).read_bytes() == b"one"
     assert names(tmp_path) == [NAME]
 
@@ -188,7 +189,7 @@ def test_in_a_folder_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 def test_the_number_stands_before_the_suffix(tmp_path: Path, name: str, second: str) -> None:
     for expected in (name, second):
         with partial(tmp_path) as file:
-            assert finish(file, [], name).name == expected
+            assert finish(file, b"data", name).name == expected
 
 
 def test_in_a_folder_an_older_file_is_replaced_when_that_is_wanted(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_a_path_that_is_taken_meanwhile_is_refused_at_the_end(tmp_path: Path) ->
     with partial(target) as file:
         target.write_bytes(b"somebody else's")
         with pytest.raises(TargetExistsError):
-            finish(file, [b"ours"], NAME)
+            finish(file, b"ours", NAME)
     assert target.read_bytes() == b"somebody else's"
     assert names(tmp_path) == [NAME]
 
@@ -242,7 +243,7 @@ def test_a_name_that_no_file_can_have_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_a_server_name_that_no_file_can_have_leaves_nothing(tmp_path: Path, name: str) -> None:
     with pytest.raises(SaveError), partial(tmp_path) as file:
-        finish(file, [b"data"], name)
+        finish(file, b"data", name)
     assert names(tmp_path) == []
 
 
@@ -294,10 +295,10 @@ def test_an_odd_target_that_comes_meanwhile_is_refused_at_the_end(
     tmp_path: Path, kind: str, overwrite: bool
 ) -> None:
     with partial(tmp_path / NAME, overwrite=overwrite) as file:
-        file.write([b"data"])
+        file.write(b"data", 0)
         ODD.get(kind, Path.mkdir)(tmp_path / NAME)
         with pytest.raises(TargetExistsError):
-            finish(file, [], NAME)
+            finish(file, b"data", NAME)
     assert not [name for name in names(tmp_path) if name.startswith(".af10")]
     victim = tmp_path / "victim"
     assert not victim.exists() or victim.read_bytes() == b"victim"
@@ -314,10 +315,10 @@ def test_a_folder_swapped_for_a_link_leads_nowhere_else(tmp_path: Path) -> None:
     folder, moved, elsewhere = (tmp_path / name for name in ("folder", "moved", "elsewhere"))
     elsewhere.mkdir()
     with partial(folder / NAME) as file:
-        file.write([b"data"])
+        file.write(b"data", 0)
         folder.rename(moved)
         folder.symlink_to(elsewhere)
-        finish(file, [], NAME)
+        finish(file, b"data", NAME)
     assert names(elsewhere) == []
     assert (moved / NAME).read_bytes() == b"data"
 
@@ -331,7 +332,7 @@ def test_only_the_owner_can_read_the_file_and_every_folder_that_was_made(tmp_pat
     with partial(f"{target}/") as file:
         (hidden,) = target.iterdir()
         assert mode(hidden) == 0o600
-        path = finish(file, [b"data"], NAME)
+        path = finish(file, b"data", NAME)
     assert mode(path) == 0o600
     assert [mode(each) for each in (target, target.parent, target.parent.parent)] == [0o700] * 3
 
@@ -405,7 +406,7 @@ def test_the_flush_that_fails_gives_no_file_its_name(
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("step", ["write", "ftruncate"])
+@pytest.mark.parametrize("step", ["pwrite", "ftruncate"])
 def test_any_step_that_fails_is_an_error_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -415,7 +416,7 @@ def test_any_step_that_fails_is_an_error_of_ours(
     with partial(tmp_path / NAME) as file:
         monkeypatch.setattr(os, step, fails)
         with pytest.raises(DiskFullError):
-            file.write([b"x"]) if step == "write" else file.restart()
+            file.write(b"x", 0) if step == "pwrite" else file.restart()
     assert names(tmp_path) == []
 
 
@@ -456,7 +457,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(os, name, call)
 
-    for each in ("write", "fsync", "link", "replace"):
+    for each in ("pwrite", "fsync", "link", "replace"):
         record(each)
     return seen
 
@@ -465,14 +466,14 @@ def test_the_file_is_flushed_before_it_gets_its_name_and_the_folder_after(
     tmp_path: Path, steps: list[str]
 ) -> None:
     save(tmp_path / NAME)
-    assert steps == ["write", "fsync file", "link", "fsync folder"]
+    assert steps == ["pwrite", "fsync file", "link", "fsync folder"]
 
 
 def test_a_replacing_file_is_flushed_before_and_its_folder_after(
     tmp_path: Path, steps: list[str]
 ) -> None:
     save(tmp_path / NAME, overwrite=True)
-    assert steps == ["write", "fsync file", "replace", "fsync folder"]
+    assert steps == ["pwrite", "fsync file", "replace", "fsync folder"]
 
 
 # -- without hard links ----------------------------------------------------------------------------
@@ -502,7 +503,7 @@ def test_without_hard_links_a_name_that_is_taken_meanwhile_is_refused(tmp_path: 
     with partial(tmp_path / NAME) as file:
         (tmp_path / NAME).write_bytes(b"somebody else's")
         with pytest.raises(TargetExistsError):
-            finish(file, [b"ours"], NAME)
+            finish(file, b"ours", NAME)
     assert (tmp_path / NAME).read_bytes() == b"somebody else's"
 
 
@@ -542,9 +543,9 @@ def dead(target: Path, data: bytes = b"half of it", name: str = "job") -> Path:
     """What is left when a process dies while it saves to `target`."""
     file = PartialFile(target, overwrite=False, name=name)
     file.open()
-    file.write([data])
+    file.write(data, 0)
     (path,) = target.glob(".af10-*.part")
-    file._close()
+    file.close()
     return path
 
 
@@ -552,8 +553,7 @@ def test_the_partial_file_of_a_dead_process_is_taken_over(tmp_path: Path) -> Non
     left = dead(tmp_path)
     with named(tmp_path) as file:
         assert names(tmp_path) == [left.name]
-        file.write([b"all of it"])
-        path = finish(file, [], NAME)
+        path = finish(file, b"all of it", NAME)
     assert path.read_bytes() == b"all of it"
     assert names(tmp_path) == [NAME]
 
@@ -561,17 +561,15 @@ def test_the_partial_file_of_a_dead_process_is_taken_over(tmp_path: Path) -> Non
 def test_the_partial_file_of_another_job_is_left_alone(tmp_path: Path) -> None:
     left = dead(tmp_path, name="another job")
     with named(tmp_path) as file:
-        finish(file, [b"data"], NAME)
+        finish(file, b"data", NAME)
     assert names(tmp_path) == sorted([left.name, NAME])
     assert left.read_bytes() == b"half of it"
 
 
 def test_the_partial_file_of_a_living_writer_is_left_to_it(tmp_path: Path) -> None:
     with named(tmp_path) as one, named(tmp_path) as other:
-        one.write([b"one"])
-        other.write([b"other"])
         assert len(names(tmp_path)) == 2
-        first, second = finish(one, [], NAME), finish(other, [], NAME)
+        first, second = finish(one, b"one", NAME), finish(other, b"other", NAME)
     assert (first.read_bytes(), second.read_bytes()) == (b"one", b"other")
     assert names(tmp_path) == sorted([first.name, second.name])
 
@@ -581,8 +579,7 @@ def test_a_partial_file_that_has_its_final_name_already_is_not_written_to(tmp_pa
     left = dead(tmp_path, b"whole")
     os.link(left, tmp_path / NAME)
     with named(tmp_path) as file:
-        file.write([b"again"])
-        path = finish(file, [], NAME)
+        path = finish(file, b"again", NAME)
     assert (tmp_path / NAME).read_bytes() == b"whole"
     assert path.read_bytes() == b"again"
     assert names(tmp_path) == sorted([NAME, path.name])
@@ -603,7 +600,7 @@ def test_something_odd_under_the_partial_files_name_is_left_alone(
     else:
         os.mkfifo(odd)
     with named(tmp_path) as file:
-        finish(file, [b"data"], NAME)
+        finish(file, b"data", NAME)
     assert victim.read_bytes() == b"precious"
     assert names(tmp_path) == sorted([odd.name, "victim", NAME])
 
@@ -672,7 +669,9 @@ def test_a_file_that_was_saved_elsewhere_or_has_changed_is_not_taken_for_it(
 
 def test_a_name_that_is_taken_at_the_last_moment_is_not_overwritten(tmp_path: Path) -> None:
     with partial(tmp_path) as file:
-        path = file.flush([b"ours"], NAME)
+        file.write(b"ours", 0)
+        file.flush(4)
+        path = file.free_path(NAME)
         path.write_bytes(b"theirs")
         assert not file.take(path)
         second = file.free_path(NAME)

@@ -12,7 +12,7 @@ import struct
 import tracemalloc
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from af10_async.errors import (
     TLSError,
     UnsafeURLError,
 )
+from af10_async.file_reply import FileReply
 from af10_async.protocol.wire import MAX_JSON_BYTES, Call
 from af10_async.transport import Departure, Transport
 
@@ -526,7 +527,7 @@ async def test_what_the_libraries_log_of_our_requests_is_dropped_and_of_others_i
                 group.create_task(transport.send(GET, url, headers, timeout=5))
                 group.create_task(_get(theirs, f"{url}/theirs"))
         async with transport.stream(f"{url}/file?{SECRET}", trusted=True) as file:
-            assert b"".join([chunk async for chunk in file.chunks()]) == b"{}"
+            assert await everything(file) == b"{}"
         await transport.close()
 
     of_httpx = [each.getMessage() for each in caplog.records if each.name == "httpx"]
@@ -560,7 +561,7 @@ async def test_a_client_that_is_handed_in_is_used_and_left_open(library: Any) ->
         reply = await transport.send(GET, url, {}, timeout=5)
         async with transport.stream(f"{url}/file", trusted=False) as file:
             assert (file.status, file.headers["content-length"]) == (200, "8")
-            assert b"".join([chunk async for chunk in file.chunks()]) == b'{"a": 1}'
+            assert await everything(file) == b'{"a": 1}'
         await transport.close()
         assert not client.is_closed
         await client.aclose()
@@ -618,10 +619,11 @@ async def test_leaving_a_stream_early_closes_its_connection(transport: Transport
             gone.set()
 
     async with stub(endless) as port:
-        async with transport.stream(f"http://127.0.0.1:{port}/", trusted=True) as file:
-            async for chunk in file.chunks():
-                assert chunk
-                break
+        async with (
+            transport.stream(f"http://127.0.0.1:{port}/", trusted=True) as file,
+            aclosing(file.blocks(10**11, stall_timeout=5)) as blocks,
+        ):
+            assert (await anext(blocks)).data
         await asyncio.wait_for(gone.wait(), 5)
         await transport.close()
 
@@ -639,7 +641,7 @@ async def test_a_file_that_breaks_off_is_a_network_error(transport: Transport) -
         transport.stream(f"http://127.0.0.1:{port}/", trusted=True) as file,
     ):
         with pytest.raises(NetworkError, match="the download"):
-            _ = [chunk async for chunk in file.chunks()]
+            await everything(file)
 
 
 # -- public addresses only -------------------------------------------------------------------------
@@ -656,7 +658,7 @@ class Network:
         self.connected: list[str] = []
         self.port = 0
         self.loop = asyncio.get_running_loop()
-        self._connect = self.loop.create_connection
+        self._connect = self.loop.sock_connect
 
     async def getaddrinfo(self, host: Any, port: Any, **_: object) -> list[Any]:
         self.asked.append(str(host))
@@ -667,24 +669,29 @@ class Network:
             for family, address in zip(families, found, strict=True)
         ]
 
-    async def create_connection(self, factory: Any, host: str, port: int, **options: Any) -> Any:
-        self.connected.append(host)
-        if host != PUBLIC or not self.port:
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        self.connected.append(address[0])
+        if address[0] != PUBLIC or not self.port:
             raise ConnectionRefusedError
-        return await self._connect(factory, "127.0.0.1", self.port, **options)
+        await self._connect(sock, ("127.0.0.1", self.port))
 
 
 @pytest.fixture
 async def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     found = Network([PUBLIC])
     monkeypatch.setattr(found.loop, "getaddrinfo", found.getaddrinfo)
-    monkeypatch.setattr(found.loop, "create_connection", found.create_connection)
+    monkeypatch.setattr(found.loop, "sock_connect", found.sock_connect)
     return found
+
+
+async def everything(file: FileReply) -> bytes:
+    blocks = file.blocks(None, stall_timeout=5)
+    return b"".join([bytes(block.data) async for block in blocks])
 
 
 async def fetch(transport: Transport, url: str) -> bytes:
     async with transport.stream(url, trusted=False) as file:
-        return b"".join([chunk async for chunk in file.chunks()])
+        return await everything(file)
 
 
 @pytest.mark.parametrize(
@@ -808,5 +815,5 @@ async def test_an_address_instead_of_a_name_is_checked_too(
 async def test_a_trusted_file_may_come_from_this_machine(transport: Transport) -> None:
     async with stub(answering(response(b"file"))) as port:
         async with transport.stream(f"http://127.0.0.1:{port}/x", trusted=True) as file:
-            assert b"".join([chunk async for chunk in file.chunks()]) == b"file"
+            assert await everything(file) == b"file"
         await transport.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -62,6 +63,14 @@ def check_file_url(url: str, *, trusted: bool) -> str | None:
     except ValueError:
         return "it is malformed"
     return _check_parts(parts, port, trusted)
+
+
+def is_allowed_host(url: str, allowed: Iterable[str] | None) -> bool:
+    """Whether the host of a URL is, or is below, one of these; None allows every host."""
+    if allowed is None:
+        return True
+    host = (urlsplit(url).hostname or "").rstrip(".").lower()
+    return any(host == name or host.endswith(f".{name}") for name in allowed)
 
 
 def _check_parts(parts: SplitResult, port: int | None, trusted: bool) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 MAX_NAME_BYTES = 200
@@ -21,8 +24,26 @@ _DEVICE_NAMES = re.compile(
 _UNSAFE = re.compile(
     r'[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff<>:"|?*]'
 )
+_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_SHA256 = re.compile(r"(?:^|[\s,])sha-256\s*=\s*:?([A-Za-z0-9+/]{43}=)", re.IGNORECASE)
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _PARAMETER = re.compile(rf';\s*({_NAME})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What tells one version of a file from another, as far as its server says it."""
+
+    etag: str | None = None
+    """A strong one, quotes included."""
+    last_modified: str | None = None
+    """When it can be relied on: it is older than the answer, and the length is known."""
+    length: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a part of it can be told from a part of another version."""
+        return self.etag is not None or (self.last_modified is not None and self.length is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +58,11 @@ class FileHead:
     """One safe path component."""
     may_be_error: bool = field(default=False, compare=False)
     """Whether it is small text, which may be AF10's error message instead of the file."""
+    version: Version = field(default=Version(), compare=False)
+    has_ranges: bool = field(default=False, compare=False)
+    """Whether parts of it may be asked for."""
+    sha256: str | None = field(default=None, compare=False)
+    """Of the whole file, in hexadecimal, when the server says it (RFC 9530)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +105,69 @@ def read_file_head(
         return Busy()
     if status != 200:
         return NotAFile(f"HTTP {status} does not answer a plain GET")
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+    if is_encoded(headers):
         return NotAFile("it is encoded, although that was not asked for")
-    if headers.get("content-type", "").split(";")[0].strip().lower() == "text/html":
+    kind = media_type(headers)
+    if kind == "text/html":
         return NotAFile("it is a web page")
     length = headers.get("content-length")
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
         return NotAFile("its Content-Length is nonsense")
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     known = None if length is None or chunked else int(length)
-    kind = headers.get("content-type", "").split(";")[0].strip().lower()
+    version = _version(headers, known)
     return FileHead(
         length=known,
         ends_clearly=chunked or length is not None,
         name=file_name(headers.get("content-disposition"), url),
         may_be_error=(known is None or known < MAX_ERROR_BYTES)
         and (kind in ("", "text/plain") or "json" in kind),
+        version=version,
+        has_ranges=version.is_known and headers.get("accept-ranges", "").strip().lower() != "none",
+        sha256=_digest(headers),
     )
+
+
+def is_encoded(headers: Mapping[str, str]) -> bool:
+    """Whether the body would have to be decoded to become the file."""
+    return headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The Content-Type without its parameters, in lower case; empty when there is none."""
+    return headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _version(headers: Mapping[str, str], length: int | None) -> Version:
+    tag = headers.get("etag", "").strip()
+    changed = headers.get("last-modified", "").strip()
+    return Version(
+        etag=tag if _STRONG_TAG.fullmatch(tag) else None,
+        last_modified=changed if _is_older(changed, headers.get("date", "")) else None,
+        length=length,
+    )
+
+
+def _is_older(changed: str, sent: str) -> bool:
+    """Whether a file of that date was no longer being changed when it was sent (RFC 9110, 8.8.2.2).
+
+    Within one second there may be two versions of the same date.
+    """
+    try:
+        age = parsedate_to_datetime(sent) - parsedate_to_datetime(changed)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return False
+    return age.total_seconds() >= 1
+
+
+def _digest(headers: Mapping[str, str]) -> str | None:
+    for name in ("repr-digest", "digest"):  # RFC 9530, and RFC 3230 before it
+        found = _SHA256.search(headers.get(name, ""))
+        if found is not None:
+            with contextlib.suppress(ValueError):
+                value = base64.b64decode(found[1], validate=True)
+                return value.hex() if len(value) == 32 else None
+    return None
 
 
 def read_file_error(body: bytes) -> Stale | Busy | NotAFile | None:

@@ -321,7 +321,7 @@ async def test_an_unfinished_job_says_what_the_store_knows_of_it(
 async def test_a_save_that_failed_leaves_the_job_to_others(
     make_client: ClientMaker, sandbox: Sandbox, store_url: str, tmp_path: Path
 ) -> None:
-    sandbox.faults.add(Fault.truncated(times=8))
+    sandbox.faults.add(Fault.status(503, on="file", times=8))
     async with make_client(store=store_url) as here, make_client(store=store_url) as there:
         job = here.backup_owner()
         file = await job

@@ -27,6 +27,7 @@ EXTRAS: dict[str, dict[str, object]] = {
         "retry_after": 3.0,
     },
     "BadResponseError": {"status": 200, "method": "GET", "path": "/x", "excerpt": "<html>"},
+    "StorageError": {"status": 503, "code": "SlowDown"},
     "JobTimeoutError": {"start_certain": True},
     "UnexpectedPayloadError": {"payload": {"rows": [1, 2]}},
     "DownloadRefusedError": {"status": 403, "retry_after": 1.5},
