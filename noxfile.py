@@ -66,6 +66,14 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def cuts(session: nox.Session) -> None:
+    """Cut downloads in a thousand ways; a few minutes."""
+    session.install("-e", ".[all]", *_group("tests"), *_group("examples"))
+    arguments = session.posargs or ("--cuts", "1000", "--seed", "2026")
+    session.run("python", "-m", "tests.cuts.campaign", *arguments)
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """Run the suite with the lowest versions that we allow."""
     session.install("uv")

@@ -21,7 +21,7 @@ from typing import Any
 import aiohappyeyeballs
 import httpcore
 
-from .body import BLOCK_SIZE, GONE, Body, wake
+from .body import GONE, Body, wake
 
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
@@ -214,7 +214,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         name = {"client_addr": "sockname", "server_addr": "peername"}.get(info, info)
         return self._line.transport.get_extra_info(name)
 
-    def take_body(self, length: int, block_size: int = BLOCK_SIZE) -> Body | None:
+    def take_body(self, length: int, block_size: int) -> Body | None:
         """Everything after the head that was just read, which is `length` bytes long.
 
         httpcore hears of none of it, so all that it can do with the connection afterwards is close

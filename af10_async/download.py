@@ -44,7 +44,7 @@ class SavedFile(os.PathLike[str]):
     seconds: float
     """What the download took."""
     resumed_from: int = 0
-    """Bytes of it that an earlier, interrupted download had left here."""
+    """Bytes of it that an earlier download had left here."""
     attempts: int = 1
     """How often it was tried: 1 when nothing went wrong, 0 when the whole file was here already."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 from urllib.parse import urljoin, urlsplit
 
+from .body import BLOCK_SIZE
 from .errors import (
     AF10Error,
     ConfigurationError,
@@ -197,13 +198,20 @@ class Source:
             await self._reroute(route, found, reply)
 
     async def blocks(
-        self, opened: Opened, limits: Limits, *, eager: bool = False
+        self,
+        opened: Opened,
+        limits: Limits,
+        *,
+        eager: bool = False,
+        block_size: int = BLOCK_SIZE,
     ) -> AsyncGenerator[Block, None]:
         """The body of an answer, to its promised end; see `FileReply.blocks`."""
         pace = _Pace(limits)
         clock = self.fetcher.runtime.monotonic
         received, length = 0, opened.length
-        blocks = opened.reply.blocks(length, stall_timeout=limits.stall_timeout, eager=eager)
+        blocks = opened.reply.blocks(
+            length, stall_timeout=limits.stall_timeout, eager=eager, block_size=block_size
+        )
         try:
             async with aclosing(blocks):
                 since = clock()

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from .body import Body
+from .body import BLOCK_SIZE, Body
 from .connections import AsyncioStream
 from .errors import RequestTimeoutError
 from .http_errors import raise_translated
@@ -51,19 +51,25 @@ class FileReply:
         return b"".join(self._seen)
 
     async def blocks(
-        self, length: int | None, *, stall_timeout: float, eager: bool = False
+        self,
+        length: int | None,
+        *,
+        stall_timeout: float,
+        eager: bool = False,
+        block_size: int = BLOCK_SIZE,
     ) -> AsyncGenerator[Block, None]:
         """The raw body, once. `length` is what its head promises.
 
-        Blocks of a long body are large, and handed on at the latest after a tenth of a second (to
-        an `eager` reader at once); when nothing came in that time, an empty one is.
+        Blocks of a long body have `block_size` bytes, and are handed on at the latest after a
+        tenth of a second (to an `eager` reader at once); when nothing came in that time, an empty
+        one is.
 
         Raises `RequestTimeoutError` after `stall_timeout` seconds without a byte, `NetworkError`
         when the connection breaks; a body that is cut may just end.
         """
         ours, body = self._plain_stream(length), None
         if ours is not None and length is not None and length >= DIRECT_FROM and not self._rest:
-            body = ours.take_body(length)
+            body = ours.take_body(length, block_size)
         blocks = self._chunks() if body is None else self._direct(body, stall_timeout, eager)
         async with aclosing(blocks):
             async for block in blocks:

@@ -8,6 +8,7 @@ import hashlib
 import math
 import queue
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import anyio
@@ -20,6 +21,8 @@ T = TypeVar("T")
 _MOST_WAITING = 8 * 1024 * 1024
 """Bytes that may wait for the thread; whoever brings more has to wait as well."""
 _READ_SIZE = 1024 * 1024
+_WORTH_A_THREAD = 256 * 1024
+"""Bytes that are hashed at the same time as they are written."""
 
 Work = Callable[[], None]
 
@@ -99,6 +102,7 @@ class FileWriter:
         self._waiting = 0
         self._room = asyncio.Event()
         self._error: BaseException | None = None
+        self._hasher = ThreadPoolExecutor(1, "af10 hash")
         # Not of the usual limiter: somebody who holds one of its few threads may wait for us.
         limiter = anyio.CapacityLimiter(math.inf)
         self._thread = asyncio.create_task(anyio.to_thread.run_sync(self._work, limiter=limiter))
@@ -147,6 +151,7 @@ class FileWriter:
                 await asyncio.wait([self._thread])
             except asyncio.CancelledError:
                 is_cancelled = True
+        self._hasher.shutdown()  # it is idle
         self._thread.result()
         if is_cancelled:
             raise asyncio.CancelledError
@@ -179,8 +184,15 @@ class FileWriter:
         self, data: bytes | memoryview, offset: int, front: int, free: Callable[[], object]
     ) -> None:
         def work() -> None:
-            self.partial.write(data, offset)
-            self.digest.take(data, offset)
+            if len(data) < _WORTH_A_THREAD:
+                self.partial.write(data, offset)
+                self.digest.take(data, offset)
+            else:  # each of them is the slower one on some machine
+                hashing = self._hasher.submit(self.digest.take, data, offset)
+                try:
+                    self.partial.write(data, offset)
+                finally:
+                    hashing.result()
             self._front = front
 
         if self._error is None:

@@ -132,7 +132,7 @@ class PartialFile:
         What is hashed is not flushed: whoever goes on with it sees whether it is still there, even
         after a power failure.
         """
-        if self._state_name is None:
+        if self._state_name is None or self._file == -1:
             return False
         try:
             if state.hashed < state.size:

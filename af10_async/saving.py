@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
 
+from .body import BLOCK_SIZE
 from .download_source import Limits, Opened, Retries, Source
 from .errors import (
     AF10Error,
@@ -34,13 +35,15 @@ logger = logging.getLogger("af10_async.download")
 
 MAX_SEGMENTS = 8
 """Most connections that "auto" uses."""
+MIN_BLOCK_SIZE = 128 * 1024
 MAX_RESTARTS = 3
 """How often a file may turn out to be another one before that is an error."""
 _NOTE_EVERY = 0.25
 """Seconds after which the progress is noted on disk, for the case that this process dies ..."""
 _FLUSH_EVERY = 2.0
 """... and when that takes a flush."""
-_GROW_EVERY = 1.0
+_GROW_EVERY = 0.5
+"""Seconds over which "auto" measures."""
 _GROWTH = 1.2
 """How much faster it must have become for "auto" to use more connections."""
 
@@ -84,7 +87,8 @@ class Saving:
         self._noted_at = self._clock()
         self._segments = 1 if wishes.segments == "auto" else wishes.segments
         self._group: asyncio.TaskGroup | None = None
-        self._workers = 0
+        self._grower: asyncio.Task[None] | None = None
+        self._workers = self._working = 0
         self._restarts = 0
         self._sends_no_parts = False
         self._may_doubt = True
@@ -166,6 +170,12 @@ class Saving:
         self._writer.post(self._partial.discard)
 
     @property
+    def _block_size(self) -> int:
+        """Smaller for many connections, so that all of them together need no more memory."""
+        several = MAX_SEGMENTS if self._wishes.segments == "auto" else self._segments
+        return max(BLOCK_SIZE // several, MIN_BLOCK_SIZE)
+
+    @property
     def _can_resume(self) -> bool:
         return self._has_ranges and self._version.is_known
 
@@ -203,28 +213,37 @@ class Saving:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                self._group, self._workers = group, 0
+                self._group, self._workers, self._working = group, 0, 0
                 self._add_worker()
                 if self._pieces.total is not None:
                     self._add_workers()
         except BaseExceptionGroup as errors:
             raise _most_telling(errors) from None
         finally:
-            self._group = None
+            self._group = self._grower = None
 
     def _add_workers(self) -> None:
         """The length is known: where parts may be asked for, others take some."""
         if self._group is None or not self._has_ranges:
             return
         if self._wishes.segments == "auto":
-            self._group.create_task(self._grow())
+            self._grower = self._group.create_task(self._grow())
         while self._workers < self._segments:
             self._add_worker()
 
     def _add_worker(self) -> None:
         assert self._group is not None  # there is one as long as there are segments
-        self._group.create_task(self._work(self._workers))
+        self._group.create_task(self._worker(self._workers))
         self._workers += 1
+        self._working += 1
+
+    async def _worker(self, segment: int) -> None:
+        try:
+            await self._work(segment)
+        finally:
+            self._working -= 1
+            if not self._working and self._grower is not None:
+                self._grower.cancel()
 
     async def _grow(self) -> None:
         """Double the connections as long as that makes it faster."""
@@ -327,7 +346,8 @@ class Saving:
 
     async def _receive(self, piece: Piece, opened: Opened, end: int | None, segment: int) -> None:
         """Take the body, which goes up to `end`, as far as nobody else fetches it."""
-        async with aclosing(self._source.blocks(opened, self._limits)) as blocks:
+        blocks = self._source.blocks(opened, self._limits, block_size=self._block_size)
+        async with aclosing(blocks):
             async for block in blocks:
                 offset = piece.position
                 taken = self._pieces.take(piece, len(block.data), end)

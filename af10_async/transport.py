@@ -211,10 +211,18 @@ class Transport:
         client = self._client if self._handed_in else self._for_files(trusted)
         seconds = {"connect": CONNECT_TIMEOUT, "read": stall_timeout, "write": READ_TIMEOUT}
         options = {"extensions": {"timeout": {**seconds, "pool": None}}}
-        async with self._slots:
-            response = await self._open(
-                client, "GET", url, headers or {}, what, Departure(), **options
-            )
+        try:
+            # For all of the head: a timeout of a read begins anew with each byte of it.
+            async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + stall_timeout):
+                response = await self._open(
+                    client, "GET", url, headers or {}, what, Departure(), **options
+                )
+        except TimeoutError as error:
+            if isinstance(error, RequestTimeoutError):
+                raise
+            raise RequestTimeoutError(
+                f"{what}: no answer in time", sent=None, retryable=True
+            ) from None
         reply = FileReply(response, what)
         try:
             yield reply
