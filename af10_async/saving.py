@@ -198,6 +198,8 @@ class Saving:
         while True:
             try:
                 await self._fetch()
+                if not self._pieces.is_complete:
+                    continue  # a segment gave up its piece when nobody was left to take it
                 await self._writer.digest_all()
                 self._check_sums()
             except _StartOver as why:
@@ -330,12 +332,13 @@ class Saving:
         has_changed = head.version != self._version
         if not has_changed:
             self._has_ranges, self._sends_no_parts = False, True
-        if self._pieces.is_shared:
-            if has_changed:
-                raise _StartOver("the file has changed", FileChangedError)
+        if self._pieces.is_shared and not has_changed:
             return  # whoever began at the beginning goes on to the end
         reason = "the file has changed" if has_changed else "the server sends no parts of it"
-        await self._start_over(reason, FileChangedError if has_changed else None)
+        failure = FileChangedError if has_changed else None
+        if self._working > 1:
+            raise _StartOver(reason, failure)  # for the others, too
+        await self._start_over(reason, failure)
         pieces = self._pieces
         piece = pieces.claim()
         assert piece is not None  # nothing is here
@@ -396,7 +399,12 @@ class Saving:
 
     async def _finish(self) -> Path:
         """Flush it, and give it its name; the job's record knows which before it is there."""
-        self.size, self.sha256 = self._pieces.received, self._writer.digest.sha256
+        digest = self._writer.digest
+        self.size, self.sha256 = digest.position, digest.sha256
+        if self.size != self._pieces.total:
+            raise IncompleteDownloadError(
+                f"{self.size:,} bytes were hashed of a file of {self._pieces.total}", sent=True
+            )
         self._meter.tell(self.size)  # before the name is taken: the handler may raise
         await self._writer.run(functools.partial(self._partial.flush, self.size))
         while True:
