@@ -341,7 +341,7 @@ class DownloadRefusedError(DownloadError):
 
 
 class IncompleteDownloadError(DownloadError):
-    """The body was shorter or longer than promised, or was cut; nothing was left behind."""
+    """The body was shorter or longer than promised, or was cut."""
 
 
 class DownloadTimeoutError(DownloadError, TimeoutError):

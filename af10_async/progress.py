@@ -23,6 +23,8 @@ class Progress:
     """Bytes that were here at its start."""
     segment: int = 0
     """Which of the connections brought the latest of them, from 0."""
+    segments: int = 1
+    """How many connections there are."""
 
     @property
     def rate(self) -> float:
@@ -52,6 +54,7 @@ class Meter:
     ) -> None:
         self.total: int | None = None
         self.resumed_from = 0
+        self.segments = 1
         self._handler = handler
         self._clock = clock
         self._started = started
@@ -67,4 +70,6 @@ class Meter:
         if self._handler is not None:
             self._told_at = self._clock()
             seconds = self._told_at - self._started
-            self._handler(Progress(received, self.total, seconds, self.resumed_from, segment))
+            self._handler(
+                Progress(received, self.total, seconds, self.resumed_from, segment, self.segments)
+            )

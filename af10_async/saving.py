@@ -238,12 +238,14 @@ class Saving:
         self._group.create_task(self._worker(self._workers))
         self._workers += 1
         self._working += 1
+        self._meter.segments = max(self._working, 1)
 
     async def _worker(self, segment: int) -> None:
         try:
             await self._work(segment)
         finally:
             self._working -= 1
+            self._meter.segments = max(self._working, 1)
             if not self._working and self._grower is not None:
                 self._grower.cancel()
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from .. import __version__
+from ..download_source import MIN_SPEED, STALL_TIMEOUT
 from ..errors import ConfigurationError
+from ..protocol.redaction import redact
+from . import values
+from .values import size
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|B|KB|MB|GB|KiB|MiB|GiB|K|M|G)", re.IGNORECASE)
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+__all__ = ["UsageError", "parse", "size"]
 
-
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
-_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _PHASES = {
     "start": "AF10 to accept the job",
     "callback": "AF10 to call back and hand over the payload",
     "download": "the whole download",
 }
+_URLS = "s3://…, gs://…, az://… or file:///…"
 
 
 class UsageError(ConfigurationError):
@@ -37,7 +34,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} --help`")
+        # What was typed may be the address of a file, with a signature in it.
+        raise UsageError(f"{redact(message, ())}; see `{self.prog} --help`")
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -50,11 +51,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     _add_receive(commands)
     _add_jobs(commands)
     _add_resume(commands)
+    _add_fetch(commands)
     _add_sandbox(commands)
-    return parser.parse_args(arguments)
+    return parser.parse_args([values.shielded(each) for each in arguments])
 
 
-def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_demo(commands: _Commands) -> None:
     demo = commands.add_parser(
         "demo", help="the main job with no account: a sandbox, a callback, a download"
     )
@@ -64,16 +66,23 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_json(demo)
 
 
-def _add_backup(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_backup(commands: _Commands) -> None:
     backup = commands.add_parser("backup", help="backups from the AF10 that AF10_* variables name")
     kinds = backup.add_subparsers(dest="kind", required=True, metavar="KIND")
     owner = kinds.add_parser("owner", help="everything that the dealer has in AF10")
-    owner.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the file goes")
+    owner.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR|URL",
+        help=f"where the file goes: a folder, or {_URLS}",
+    )
+    _add_download(owner)
+    _add_expected(owner)
     _add_timeouts(owner, "start", "callback", "download")
     _add_json(owner)
 
 
-def _add_receive(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_receive(commands: _Commands) -> None:
     receive = commands.add_parser(
         "receive",
         help="the callback server alone, over a store that others wait at (AF10_STORE), until"
@@ -82,14 +91,14 @@ def _add_receive(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_json(receive)
 
 
-def _add_jobs(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_jobs(commands: _Commands) -> None:
     jobs = commands.add_parser("jobs", help="what is in the store that AF10_STORE names")
     _add_json(jobs)
     actions = jobs.add_subparsers(dest="action", metavar="prune")
     prune = actions.add_parser("prune", help="forget finished jobs")
     prune.add_argument(
         "--older-than",
-        type=age,
+        type=values.age,
         required=True,
         metavar="AGE",
         help="such as 30d, 12h or 90m, since they were made; unfinished ones are kept",
@@ -97,38 +106,127 @@ def _add_jobs(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_json(prune, default=argparse.SUPPRESS)
 
 
-def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_resume(commands: _Commands) -> None:
     resume = commands.add_parser(
         "resume", help="wait for jobs that were started before, and save their files"
     )
-    resume.add_argument("keys", nargs="*", metavar="KEY", help="the key or the ticket of a job")
+    resume.add_argument(
+        "keys",
+        nargs="*",
+        type=values.unshielded,
+        metavar="KEY",
+        help="the key or the ticket of a job",
+    )
     resume.add_argument(
         "--all",
         action="store_true",
         help="all of this account's in which something is left to do, and that nobody works on",
     )
-    resume.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
     resume.add_argument(
-        "--jobs", type=_count, default=8, metavar="N", help="at the same time (default: 8)"
+        "--out",
+        required=True,
+        metavar="DIR|URL",
+        help=f"where the files go: a folder or, for one job, {_URLS}",
     )
+    resume.add_argument(
+        "--jobs", type=values.count, default=8, metavar="N", help="at the same time (default: 8)"
+    )
+    _add_download(resume, " (one job only)")
     _add_timeouts(resume, "callback", "download")
     _add_json(resume)
+
+
+def _add_fetch(commands: _Commands) -> None:
+    fetch = commands.add_parser(
+        "fetch",
+        help="a file from any address, without AF10; after an interruption, the same command goes"
+        " on from where it stopped",
+    )
+    fetch.add_argument("url", metavar="URL", help="http or https; it is told to nobody else")
+    fetch.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR|PATH|URL",
+        help="where the file goes: a folder (one that is there, or that ends in a slash), a path,"
+        f" or {_URLS}",
+    )
+    _add_download(fetch)
+    _add_expected(fetch)
+    fetch.add_argument(
+        "--ca-file",
+        type=values.certificates,
+        metavar="PEM",
+        help="certificates to trust beside the system's",
+    )
+    fetch.add_argument(
+        "--allowed-host",
+        type=values.host,
+        action="append",
+        metavar="HOST",
+        help="that it, or what is below it, may be fetched from, redirects included; may be said"
+        " several times (default: any)",
+    )
+    _add_timeouts(fetch, "download")
+    _add_json(fetch)
+
+
+def _add_download(parser: argparse.ArgumentParser, overwriting: str = "") -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace a file of the same name{overwriting}",
+    )
+    parser.add_argument(
+        "--segments",
+        type=values.segments,
+        metavar="N|auto",
+        help="connections that fetch parts of a file at the same time (default: 1)",
+    )
+    parser.add_argument(
+        "--max-size", type=values.size, metavar="SIZE", help="most that a file may have: 5GiB"
+    )
+    parser.add_argument(
+        "--stall-timeout",
+        type=values.seconds,
+        metavar="SECONDS",
+        help="time without a byte after which a connection counts as broken"
+        f" (default: {STALL_TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--min-speed",
+        type=values.size,
+        metavar="SIZE",
+        help=f"bytes a second below which it does, too: 100KiB (default: {MIN_SPEED:g})",
+    )
+
+
+def _add_expected(parser: argparse.ArgumentParser) -> None:
+    for name, digits in (("sha256", 64), ("md5", 32)):
+        parser.add_argument(
+            f"--{name}",
+            type=values.hexadecimal(digits),
+            metavar="HEX",
+            help=f"what the {name.upper()} of the file must be",
+        )
 
 
 def _add_timeouts(parser: argparse.ArgumentParser, *names: str) -> None:
     for name in names:
         parser.add_argument(
-            f"--{name}-timeout", type=_seconds, metavar="SECONDS", help=f"time for {_PHASES[name]}"
+            f"--{name}-timeout",
+            type=values.seconds,
+            metavar="SECONDS",
+            help=f"time for {_PHASES[name]}",
         )
 
 
-def _add_sandbox(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_sandbox(commands: _Commands) -> None:
     sandbox = commands.add_parser("sandbox", help="a stand-in AF10, until interrupted")
     sandbox.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1)")
-    sandbox.add_argument("--port", type=_port, default=0, help="(default: any free one)")
+    sandbox.add_argument("--port", type=values.port, default=0, help="(default: any free one)")
     sandbox.add_argument(
         "--job-seconds",
-        type=_duration,
+        type=values.duration,
         default=1.0,
         metavar="SECONDS",
         help="from an accepted job to its callback (default: 1.0)",
@@ -142,7 +240,7 @@ def _add_sandbox(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     sandbox.add_argument(
         "--callback-ca",
-        type=_certificates,
+        type=values.certificates,
         metavar="PEM",
         help="trusted, beside the system's, when it calls an https webhook",
     )
@@ -157,57 +255,3 @@ def _add_json(parser: argparse.ArgumentParser, default: Any = False) -> None:
         default=default,
         help="one JSON object a line on stdout, errors included",
     )
-
-
-def size(text: str) -> int:
-    """A number of bytes: `65536`, `64KiB`, `5 MB`."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 65536, 64KiB or 5MB")
-    return round(float(found[1]) * _UNITS[found[2].lower()])
-
-
-def age(text: str) -> float:
-    """A number of seconds: `30d`, `12h`, `90m`, `45s`, `2w`."""
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 30d, 12h or 90m")
-    return float(found[1]) * _AGE_UNITS[found[2]]
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1000):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    seconds = _duration(text)
-    if seconds == 0:
-        raise argparse.ArgumentTypeError("it must be more than 0 seconds")
-    return seconds
-
-
-def _duration(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port number from 0 to 65535")
-    return int(text)
-
-
-def _certificates(text: str) -> Path:
-    path = Path(text)
-    try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a PEM file of certificates") from None
-    return path

@@ -11,20 +11,24 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from .. import AF10Error
-from . import commands
+from . import downloads, sandboxes, stores
 from .arguments import parse
-from .commands import Context
+from .context import Context
 from .exit_codes import INTERRUPTED, REFUSED, exit_code, exit_code_of_many
-from .output import JsonOutput, PeopleOutput
+from .json_output import JsonOutput
+from .output import Failure
+from .people_output import PeopleOutput
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Context], Awaitable[None]]] = {
-    "demo": commands.demo,
-    "backup": commands.backup_owner,
-    "receive": commands.receive,
-    "jobs": commands.jobs,
-    "resume": commands.resume,
-    "sandbox": commands.sandbox,
+    "demo": sandboxes.demo,
+    "backup": downloads.backup_owner,
+    "receive": stores.receive,
+    "jobs": stores.jobs,
+    "resume": downloads.resume,
+    "fetch": downloads.fetch,
+    "sandbox": sandboxes.sandbox,
 }
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
         # would complain once more while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            PeopleOutput().error(type(error).__name__, f"cannot write: {error}", None, REFUSED)
+            failure = Failure(type(error).__name__, f"cannot write: {error}", REFUSED)
+            PeopleOutput().failed(failure)
         return REFUSED
 
 
@@ -48,27 +53,37 @@ def _run(arguments: Sequence[str]) -> int:
     context = Context(JsonOutput() if "--json" in arguments else PeopleOutput())
     try:
         parsed = parse(arguments)
-        asyncio.run(_cancelled_by_sigterm(_COMMANDS[parsed.command](parsed, context)))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        if context.ends_by_interrupt:
-            return INTERRUPTED
-        text = "interrupted"
-        if context.key:
-            text += f"; AF10 may go on with the job [job {context.key}]"
-        context.output.error(
-            "KeyboardInterrupt", text, context.key, INTERRUPTED, ticket=context.ticket
-        )
+        code = asyncio.run(_ended(_COMMANDS[parsed.command](parsed, context), context))
+    except AF10Error as error:
+        context.report(error)
+        return exit_code(error)
+    except KeyboardInterrupt:  # once more, when all was said
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        for number in _SIGNALS:  # the process ends, and nothing should disturb that
+            signal.signal(number, signal.SIG_IGN)
+    return code
+
+
+async def _ended(command: Awaitable[None], context: Context) -> int:
+    """How a command ended; that is also said.
+
+    A second signal is one more cancellation: as an exception in the midst of something it would
+    leave partial files half-written, and tracebacks.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # this is a coroutine
+    # asyncio has no signal handlers on Windows, where nobody sends SIGTERM; Ctrl-C works there too.
+    with contextlib.suppress(NotImplementedError):
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await command
+    except asyncio.CancelledError:
+        if not context.ends_by_interrupt:
+            context.interrupted()
         return INTERRUPTED
     except AF10Error as error:
         context.report(error)
         return exit_code(error)
     return exit_code_of_many(context.failures)
-
-
-async def _cancelled_by_sigterm(command: Awaitable[None]) -> None:
-    task = asyncio.current_task()
-    assert task is not None  # this is a coroutine
-    # asyncio has no signal handlers on Windows, where nobody sends SIGTERM; Ctrl-C works there too.
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await command

@@ -4,73 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
-import tempfile
 import zipfile
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from af10_async.__main__ import main
-from af10_async.cli.arguments import UsageError, parse, size
+from af10_async.cli.arguments import UsageError, parse
+from af10_async.cli.values import size
 from af10_async.sandbox import Fault, Sandbox
 
 from ..conftest import Tls
-
-Lines = list[dict[str, Any]]
-CACHE = tempfile.TemporaryDirectory()
-
-
-@asynccontextmanager
-async def running(
-    *arguments: str,
-    env: dict[str, str] | None = None,
-    python: tuple[str, ...] = ("-m", "af10_async"),
-) -> AsyncIterator[Process]:
-    """`af10 ...`, ended by force when the block is left."""
-    dropped = ("AF10_", "PYTHONDONTWRITEBYTECODE")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    clean["PYTHONPYCACHEPREFIX"] = CACHE.name  # most of the time would go into compiling
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *python, *arguments, stdout=PIPE, stderr=PIPE, env=clean | (env or {})
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `af10 ...`."""
-    async with running(*arguments, **options) as process:
-        out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-
-def lines_of(text: str) -> Lines:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-@pytest.fixture
-def environment(sandbox: Sandbox, tls: Tls) -> dict[str, str]:
-    return {
-        "AF10_BASE_URL": sandbox.base_url,
-        "AF10_API_KEY": sandbox.api_key,
-        "AF10_USERNAME": sandbox.username,
-        "AF10_PASSWORD": sandbox.password,
-        "AF10_TLS_CERT": str(tls.cert),
-        "AF10_TLS_KEY": str(tls.key),
-    }
-
+from .processes import lines_of, run, running
 
 # -- demo ------------------------------------------------------------------------------------------
 
@@ -200,27 +149,6 @@ async def test_a_folder_that_cannot_be_used_is_told_before_anything_is_sent(
     assert code == 2
     assert "cannot be used" in err
     assert sandbox.requests == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_an_interrupt_says_which_job_and_leaves_no_litter(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, number: signal.Signals
-) -> None:
-    sandbox.faults.add(Fault.stall(1000))
-    async with running("backup", "owner", "--out", str(tmp_path), env=environment) as process:
-        while not any(request.path.startswith("/files") for request in sandbox.requests):
-            if any("files" in request.path for request in sandbox.requests):
-                break
-            assert process.returncode is None
-            await asyncio.sleep(0.01)
-        process.send_signal(number)
-        out, err = await process.communicate()
-    assert process.returncode == 130
-    key = sandbox.jobs[0].webhook_url.rpartition("/")[2]
-    assert f"[job {key}]" in err.decode()
-    assert b"Traceback" not in err
-    assert out == b""
-    assert list(tmp_path.iterdir()) == []
 
 
 # -- sandbox ---------------------------------------------------------------------------------------

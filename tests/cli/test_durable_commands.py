@@ -14,13 +14,14 @@ import pytest
 
 from af10_async import AF10Client, Job
 from af10_async.__main__ import main
-from af10_async.cli.arguments import UsageError, age, parse
+from af10_async.cli.arguments import UsageError, parse
+from af10_async.cli.values import age
 from af10_async.sandbox import Fault, Sandbox
 from af10_async.stores import open_store
 
 from ..conftest import Tls
 from ..ports import free_port
-from .test_cli import lines_of, run, running
+from .processes import lines_of, run, running
 
 BACKUP = ("backup", "owner", "--json", "--out")
 
@@ -117,7 +118,8 @@ async def test_a_job_that_was_interrupted_is_listed_and_resumed_in_another_proce
     code, resumed, err = await run("resume", "--all", "--json", "--out", str(out), env=worker)
     assert (code, err) == (0, ""), resumed
     lines = lines_of(resumed)
-    assert [line["event"] for line in lines] == ["resuming", "saved"]
+    events = [line["event"] for line in lines if line["event"] != "progress"]
+    assert events == ["resuming", "saved"]
     assert Path(lines[-1]["path"]).read_bytes() == sandbox.archive(sandbox.jobs[0])
     assert len(list(out.iterdir())) == 1
     assert sandbox.count("POST", "/backup/owner") == 1
@@ -145,7 +147,8 @@ async def test_jobs_are_resumed_by_key_and_by_ticket_and_each_failure_is_told(
     options = ("--out", str(tmp_path / "out"), "--callback-timeout", "3", "--json")
     code, out, err = await run("resume", *keys, *options, env=worker)
     assert (code, err) == (3, "")
-    found = sorted(line["event"] for line in lines_of(out))
+    lines = [line for line in lines_of(out) if line["event"] != "progress"]
+    found = sorted(line["event"] for line in lines)
     assert found == ["error", "resuming", "resuming", "resuming", "saved", "saved"]
 
 
@@ -231,8 +234,12 @@ def test_a_ticket_that_cannot_be_read_is_one_sentence_and_exit_code_2(
     assert "upgrade" in lines_of(out)[0]["message"]
 
 
-def test_a_key_that_nobody_knows_is_one_sentence_and_exit_code_1(say: Say, tmp_path: Path) -> None:
-    code, _, err = say("resume", "no-such-key", "--out", str(tmp_path), **ACCOUNT)
+@pytest.mark.parametrize("key", ["no-such-key", "-" + 47 * "k", "--" + 46 * "k"])
+def test_a_key_that_nobody_knows_is_one_sentence_and_exit_code_1(
+    say: Say, tmp_path: Path, key: str
+) -> None:
+    """Also one that begins as an option does: a key may."""
+    code, _, err = say("resume", key, "--out", str(tmp_path), **ACCOUNT)
     assert code == 1
     assert "no job under this key" in err
 

@@ -1,0 +1,131 @@
+"""The commands that bring a file: backup, resume and fetch."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+from collections.abc import AsyncIterator
+from typing import Any
+
+from .. import AF10Client, AF10Error, Downloader, Job, RemoteFile, UnexpectedPayloadError
+from ..protocol.addresses import check_file_url
+from ..settings import StoreSettings
+from .arguments import UsageError
+from .context import Context, UnderWay
+from .destination import Destination, destination
+
+_AGAIN = "the same command goes on from where it stopped"
+
+
+async def backup_owner(arguments: argparse.Namespace, context: Context) -> None:
+    """The main job, against the AF10 that the environment names."""
+    client = AF10Client.from_env(**_timeouts(arguments, "start", "callback", "download"))
+    out = await destination(arguments, is_folder=True)
+    is_lasting = StoreSettings.from_env().store.get_secret_value() != "memory:"
+    async with client:
+        await back_up(client, out, arguments, context, is_lasting=is_lasting)
+
+
+async def back_up(
+    client: AF10Client,
+    out: Destination,
+    arguments: argparse.Namespace,
+    context: Context,
+    *,
+    is_lasting: bool = False,
+) -> None:
+    """A backup, told step by step; `is_lasting` says whether the job outlives this process."""
+    job = client.backup_owner()
+    async for event in job.events():
+        context.key, context.ticket = job.key, job.ticket
+        context.output.job(event)
+    file = await job
+    command = f"`af10 resume {job.key} --out {shlex.quote(str(arguments.out))}`"
+    advice = f"{command} goes on from where it stopped" if is_lasting else None
+    await _deliver(file, UnderWay(job.key, out, advice), arguments, context)
+
+
+async def resume(arguments: argparse.Namespace, context: Context) -> None:
+    """Jobs that were started before, whoever started them."""
+    if bool(arguments.keys) == arguments.all:
+        raise UsageError("name the jobs to resume by their keys or tickets, or say --all")
+    client = AF10Client.from_env(**_timeouts(arguments, "callback", "download"))
+    keys = list(dict.fromkeys(arguments.keys))
+    out = await destination(arguments, is_folder=True, several=len(keys) != 1)
+    async with client:
+        named = [client.job(key) for key in keys]
+        slots = asyncio.Semaphore(arguments.jobs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for job in _each(named) if named else client.unfinished():
+                    await slots.acquire()
+                    task = group.create_task(_resume_one(job, out, arguments, context))
+                    task.add_done_callback(lambda _: slots.release())
+                    context.attempts += 1
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+    if not context.attempts:
+        context.output.step("nothing", "there is nothing to resume that nobody works on")
+
+
+async def _each(jobs: list[Job[Any]]) -> AsyncIterator[Job[Any]]:
+    for job in jobs:
+        yield job
+
+
+async def _resume_one(
+    job: Job[Any], out: Destination, arguments: argparse.Namespace, context: Context
+) -> None:
+    context.output.step("resuming", job.key, key=job.key)
+    download = UnderWay(job.key, out, _AGAIN)
+    try:
+        await _deliver(await _file_of(job), download, arguments, context, name=job.key[:13] + "…")
+    except AF10Error as error:
+        context.failed(error, download)
+
+
+async def _file_of(job: Job[Any]) -> RemoteFile:
+    found = await job
+    if isinstance(found, RemoteFile):
+        return found
+    raise UnexpectedPayloadError(
+        "the job is done, but its result is no file: take it with client.job(key) in Python",
+        payload=found,
+        key=job.key,
+    )
+
+
+async def fetch(arguments: argparse.Namespace, context: Context) -> None:
+    """A file from any address, without AF10."""
+    problem = check_file_url(arguments.url, trusted=True)
+    if problem is not None:
+        raise UsageError(f"the URL cannot be fetched: {problem}")
+    out = await destination(arguments, is_folder=False)
+    async with Downloader(
+        ca_file=arguments.ca_file, allowed_hosts=arguments.allowed_host
+    ) as downloader:
+        file = downloader.file(arguments.url, download_timeout=arguments.download_timeout)
+        await _deliver(file, UnderWay(arguments.url, out, _AGAIN), arguments, context)
+
+
+async def _deliver(
+    file: RemoteFile,
+    download: UnderWay,
+    arguments: argparse.Namespace,
+    context: Context,
+    *,
+    name: str = "download",
+) -> None:
+    output = context.output
+    with context.downloading(download), output.download(file.key, name=name) as progress:
+        done = await download.destination.deliver(file, arguments, progress)
+    output.done(done, file.key)
+
+
+def _timeouts(arguments: argparse.Namespace, *names: str) -> dict[str, float]:
+    return {
+        f"{name}_timeout": value
+        for name in names
+        if (value := getattr(arguments, f"{name}_timeout")) is not None
+    }
