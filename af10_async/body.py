@@ -16,6 +16,8 @@ BLOCK_SIZE = 1024 * 1024
 """Bytes of a body that are gathered before they are handed on."""
 BLOCKS = 4
 """Most blocks of one body that are under way; then its sender has to wait."""
+_TAIL = 640 * 1024
+"""More bytes than any loop holds back for a connection that is paused."""
 _SMALL_ROOM = 16 * 1024
 """A block with less room than this counts as full: tiny reads cost more than they bring."""
 GONE = "the other side closed the connection"
@@ -152,7 +154,9 @@ class Body(asyncio.BufferedProtocol):
     def _next_block(self) -> memoryview | None:
         if self._free:
             return self._free.pop()
-        return self._new_block() if self._made < BLOCKS else None
+        # At the end there is no pause: some loops lose what they have when the other side closes.
+        is_tail = self._missing <= max(self._block_size, _TAIL)
+        return self._new_block() if self._made < BLOCKS or is_tail else None
 
     def _new_block(self) -> memoryview:
         self._made += 1

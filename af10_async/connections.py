@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import aiohappyeyeballs
@@ -162,6 +163,8 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         self._head = b""
         self._is_in_head = self._is_after_head = False
         self._body_size = 0
+        self.is_used = False
+        """Whether something was sent."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """At most so many bytes; none at the end."""
@@ -174,7 +177,7 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send; waits when the other side does not take it."""
-        self._is_in_head, self._head = self._splits_heads, b""
+        self.is_used, self._is_in_head, self._head = True, self._splits_heads, b""
         if buffer:
             await self._line.write(buffer, timeout)
 
@@ -205,7 +208,11 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         except BaseException:
             self._line.abort()
             raise
-        return AsyncioStream(line, splits_heads=self._splits_heads)
+        return _opened(AsyncioStream(line, splits_heads=self._splits_heads))
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._line.abort()
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore asks about: its own names, and those of asyncio's transports."""
@@ -248,6 +255,16 @@ class AsyncioStream(httpcore.AsyncNetworkStream):
         return data[:end]
 
 
+opened_streams: ContextVar[list[AsyncioStream] | None] = ContextVar("opened_streams", default=None)
+"""Where whoever sends a request finds the connections that were made for it."""
+
+
+def _opened(stream: AsyncioStream) -> AsyncioStream:
+    if (streams := opened_streams.get()) is not None:
+        streams.append(stream)
+    return stream
+
+
 AddressCheck = Callable[[Sequence[str]], None]
 """Raises when one of these addresses must not be connected to."""
 
@@ -287,7 +304,7 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         with contextlib.suppress(OSError):  # options make it better, not possible
             for option in socket_options or ():
                 line.transport.get_extra_info("socket").setsockopt(*option)
-        return AsyncioStream(line, splits_heads=self._splits_heads)
+        return _opened(AsyncioStream(line, splits_heads=self._splits_heads))
 
     async def sleep(self, seconds: float) -> None:
         """Wait, as the pool asks between two attempts."""

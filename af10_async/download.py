@@ -18,8 +18,8 @@ from .errors import ClosedError, ConfigurationError, DownloadTimeoutError
 from .partial_file import PartialFile
 from .progress import Meter, ProgressHandler
 from .saving import Saving, Segments, Wishes
+from .shelter import in_thread
 from .streaming import Streaming
-from .threads import in_thread
 from .waits import Interrupted, OutOfTime
 
 __all__ = ["CopiedFile", "RemoteFile", "SavedFile", "Sink"]

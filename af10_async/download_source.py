@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -180,7 +181,7 @@ class Source:
                 stall_timeout=limits.stall_timeout,
             )
             async with self.labelled(), stream as reply:
-                found = await self._read_head(route, reply, wanted)
+                found = await self._read_head(route, reply, wanted, limits)
                 match found:
                     case FileHead(ends_clearly=False):
                         raise self._refused(reply, "it does not say where the file ends")
@@ -207,22 +208,21 @@ class Source:
     ) -> AsyncGenerator[Block, None]:
         """The body of an answer, to its promised end; see `FileReply.blocks`."""
         pace = _Pace(limits)
-        clock = self.fetcher.runtime.monotonic
         received, length = 0, opened.length
         blocks = opened.reply.blocks(
-            length, stall_timeout=limits.stall_timeout, eager=eager, block_size=block_size
+            length,
+            stall_timeout=limits.stall_timeout,
+            eager=eager,
+            block_size=block_size,
+            clock=self.fetcher.runtime.monotonic,
         )
         try:
             async with aclosing(blocks):
-                since = clock()
                 async for block in blocks:
                     received += len(block.data)
-                    if pace.is_too_slow(len(block.data), clock() - since):
-                        raise self._stalled(
-                            f"sent less than {limits.min_speed:g} bytes a second (min_speed)"
-                        )
+                    if pace.is_too_slow(len(block.data), block.seconds):
+                        raise self._stalled(_too_slow(limits))
                     yield block
-                    since = clock()  # what the caller did meanwhile is not the server's fault
         except RequestTimeoutError:
             raise self._stalled(f"fell silent after {received:,} bytes") from None
         except NetworkError:
@@ -245,17 +245,29 @@ class Source:
 
     # -- redirects and fresh addresses -------------------------------------------------------------
 
-    async def _read_head(self, route: _Route, reply: FileReply, wanted: Wanted | None) -> Answer:
+    async def _read_head(
+        self, route: _Route, reply: FileReply, wanted: Wanted | None, limits: Limits
+    ) -> Answer:
         status, headers, url = reply.status, reply.headers, route.url
         if wanted is not None:
             found: Answer = read_range_answer(status, headers, url, wanted)
         else:
             found = read_file_head(status, headers, url)
         if isinstance(found, FileHead) and found.may_be_error and found.ends_clearly:
-            start = await reply.peek(MAX_ERROR_BYTES)
+            start = await self._peek(reply, limits)
             if len(start) < MAX_ERROR_BYTES:
                 return read_file_error(start) or found
         return found
+
+    async def _peek(self, reply: FileReply, limits: Limits) -> bytes:
+        longest = MAX_ERROR_BYTES / limits.min_speed if limits.min_speed else math.inf
+        try:
+            async with asyncio.timeout(None if longest == math.inf else longest + 1):
+                return await reply.peek(MAX_ERROR_BYTES)
+        except RequestTimeoutError:
+            raise self._stalled("fell silent") from None
+        except TimeoutError:
+            raise self._stalled(_too_slow(limits)) from None
 
     async def _reroute(self, route: _Route, found: Moved | Stale, reply: FileReply) -> None:
         if isinstance(found, Moved):
@@ -350,6 +362,10 @@ class Source:
         )
 
 
+def _too_slow(limits: Limits) -> str:
+    return f"sent less than {limits.min_speed:g} bytes a second (min_speed)"
+
+
 class _Pace:
     """Whether a body comes too slowly; only the time spent waiting for it counts."""
 
@@ -369,23 +385,23 @@ class _Pace:
 
 
 class Retries:
-    """How often something failed; what brings the file nearer gives new hope."""
+    """How often each connection failed; what brings the file nearer gives it new hope."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
-        self._failures = 0
-        self._reached = 0
+        self._failures: Counter[int] = Counter()
+        self._reached: Counter[int] = Counter()
         self.attempts = 1
         """How often it was tried so far."""
 
-    async def pause_or_give_up(self, error: AF10Error, reached: int) -> None:
-        """Wait before the next attempt, or raise `error`; `reached` bytes are here."""
-        if reached > self._reached:
-            self._failures, self._reached = 0, reached
-        self._failures += 1
+    async def pause_or_give_up(self, error: AF10Error, reached: int, segment: int = 0) -> None:
+        """Wait before the next attempt, or raise `error`; `reached` bytes came, more or less."""
+        if reached > self._reached[segment]:
+            self._failures[segment], self._reached[segment] = 0, reached
+        self._failures[segment] += 1
         runtime = self._fetcher.runtime
         asked = error.retry_after if isinstance(error, DownloadRefusedError) else None
-        pause = self._fetcher.policy.pause(self._failures, runtime.chance(), asked)
+        pause = self._fetcher.policy.pause(self._failures[segment], runtime.chance(), asked)
         if not error.retryable or pause is None:
             raise error
         self.attempts += 1

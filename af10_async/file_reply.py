@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class Block:
 
     data: memoryview | bytes
     free: Callable[[], object]
+    seconds: float
+    """How long the network was waited for."""
 
 
 class FileReply:
@@ -36,6 +39,8 @@ class FileReply:
         self.headers = lower_names(response.headers)
         self.is_too_long = False
         """Whether the body, read to its end, was followed by more than was promised."""
+        self.is_consumed = False
+        """Whether the body was read to its end, by way of httpx: the connection may be kept."""
         self._response = response
         self._what = what
         self._seen: list[bytes] = []
@@ -57,6 +62,7 @@ class FileReply:
         stall_timeout: float,
         eager: bool = False,
         block_size: int = BLOCK_SIZE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> AsyncGenerator[Block, None]:
         """The raw body, once. `length` is what its head promises.
 
@@ -70,14 +76,19 @@ class FileReply:
         ours, body = self._plain_stream(length), None
         if ours is not None and length is not None and length >= DIRECT_FROM and not self._rest:
             body = ours.take_body(length, block_size)
-        blocks = self._chunks() if body is None else self._direct(body, stall_timeout, eager)
+        if body is None:
+            blocks = self._chunks(clock)
+        else:
+            blocks = self._direct(body, stall_timeout, eager, clock)
         async with aclosing(blocks):
             async for block in blocks:
                 yield block
+        self.is_consumed = body is None
         if body is not None:
             self.is_too_long = await body.is_followed()
         elif ours is not None and length is not None:
             self.is_too_long = ours.is_followed(length)
+            self.is_consumed = not self.is_too_long  # else the rest would answer the next request
 
     def _plain_stream(self, length: int | None) -> AsyncioStream | None:
         """The connection, if it is one of ours on which nothing but the file's bytes follow."""
@@ -95,29 +106,35 @@ class FileReply:
             await self._rest.aclose()
 
     async def _direct(
-        self, body: Body, stall_timeout: float, eager: bool
+        self, body: Body, stall_timeout: float, eager: bool, clock: Callable[[], float]
     ) -> AsyncGenerator[Block, None]:
         silent, within = 0.0, min(_TICK, stall_timeout)
         while True:
+            since = clock()
             try:
                 data = await body.read(within, eager=eager)
             except Exception as error:
                 raise_translated(error, self._what, sent=True)
             if data is None:
                 return
+            if not data and body.is_paused:
+                continue  # it is we who do not read: the disk is slow
             silent = 0.0 if data else silent + within
             if silent >= stall_timeout:
                 raise RequestTimeoutError(
                     f"{self._what}: no answer in time", sent=True, retryable=True
                 )
-            yield Block(data, functools.partial(body.free, data) if data else _nothing)
+            free = functools.partial(body.free, data) if data else _nothing
+            yield Block(data, free, clock() - since)
 
-    async def _chunks(self) -> AsyncGenerator[Block, None]:
+    async def _chunks(self, clock: Callable[[], float]) -> AsyncGenerator[Block, None]:
         async with aclosing(self._rest or self._read()) as rest:
             for chunk in self._seen:
-                yield Block(chunk, _nothing)
+                yield Block(chunk, _nothing, 0.0)
+            since = clock()
             async for chunk in rest:
-                yield Block(chunk, _nothing)
+                yield Block(chunk, _nothing, clock() - since)
+                since = clock()  # what the caller did meanwhile is not the server's fault
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import math
 import queue
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
-import anyio
-import anyio.to_thread
-
 from .partial_file import PartialFile
+from .shelter import through
 
 T = TypeVar("T")
 
@@ -24,7 +22,7 @@ _READ_SIZE = 1024 * 1024
 _WORTH_A_THREAD = 256 * 1024
 """Bytes that are hashed at the same time as they are written."""
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 class PartialFileChanged(Exception):  # noqa: N818 - a message to ourselves
@@ -60,6 +58,14 @@ class Digest:
     def md5(self) -> str | None:
         """The same, if it was asked for."""
         return self._md5.hexdigest() if self._md5 is not None else None
+
+    @property
+    def proof(self) -> tuple[int, str]:
+        """A size, and the SHA-256 that so many bytes must have: those hashed, or those still to be.
+
+        What is not checked yet is not vouched for.
+        """
+        return self._check or (self.position, self.sha256)
 
     def take(self, data: bytes | memoryview, offset: int) -> None:
         """Hash what was written at `offset`, if it is its turn."""
@@ -103,9 +109,10 @@ class FileWriter:
         self._room = asyncio.Event()
         self._error: BaseException | None = None
         self._hasher = ThreadPoolExecutor(1, "af10 hash")
-        # Not of the usual limiter: somebody who holds one of its few threads may wait for us.
-        limiter = anyio.CapacityLimiter(math.inf)
-        self._thread = asyncio.create_task(anyio.to_thread.run_sync(self._work, limiter=limiter))
+        # A thread and a future, not a task: at the end of `asyncio.run` all tasks are cancelled,
+        # and the one that waits for a thread would then no longer do so.
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._live, name="af10 write").start()
 
     async def write(
         self, data: bytes | memoryview, offset: int, front: int, free: Callable[[], object]
@@ -131,9 +138,24 @@ class FileWriter:
     def post(self, work: Work) -> None:
         """Let something be done with the file, without waiting; its failure counts as one to write.
 
-        It is done before the thread ends, however soon that is asked for.
+        It is done before the thread ends, however soon that is asked for, but not after something
+        failed: what `work` relies on may then not be in the file.
         """
-        self._queue.put(lambda: self._try(work))
+        self._queue.put(lambda: self._try(work) if self._error is None else None)
+
+    def post_end(self, keep: Callable[[], bool]) -> None:
+        """Close the file for good: kept if `keep` says so and nothing has failed, else removed."""
+
+        def end() -> None:
+            if self._error is None:
+                self._try(close)
+            self.partial.discard()  # which does nothing to a closed one
+
+        def close() -> None:
+            if keep():
+                self.partial.close()
+
+        self._queue.put(end)
 
     async def digest_all(self) -> None:
         """Hash whatever of the file is still to be hashed."""
@@ -145,16 +167,7 @@ class FileWriter:
         What follows (closing the file) must not happen while the thread still writes.
         """
         self._queue.put(None)
-        is_cancelled = False
-        while not self._thread.done():
-            try:
-                await asyncio.wait([self._thread])
-            except asyncio.CancelledError:
-                is_cancelled = True
-        self._hasher.shutdown()  # it is idle
-        self._thread.result()
-        if is_cancelled:
-            raise asyncio.CancelledError
+        await through(self._ended)
 
     def restart(self, check: tuple[int, str] | None = None, front: int = 0) -> None:
         """Hash from the beginning; to be called in the thread (`run`)."""
@@ -163,6 +176,11 @@ class FileWriter:
         self.digest.start(check)
 
     # -- in the thread -----------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        self._work()
+        self._hasher.shutdown()
+        self._tell(lambda: None if self._ended.done() else self._ended.set_result(None))
 
     def _work(self) -> None:
         while True:
@@ -192,7 +210,8 @@ class FileWriter:
                 try:
                     self.partial.write(data, offset)
                 finally:
-                    hashing.result()
+                    wait([hashing])  # it reads the same memory
+                hashing.result()
             self._front = front
 
         if self._error is None:

@@ -56,6 +56,16 @@ def raise_translated(error: Exception, what: str, sent: bool | None) -> NoReturn
     ) from None
 
 
+def is_bad_url(error: Exception) -> bool:
+    """Whether httpx could not read an address, of ours or in a `Location`."""
+    names = {each.__name__ for each in type(error).__mro__}
+    return (
+        isinstance(error, ValueError)  # idna's among them
+        or bool(names & {"InvalidURL", "UnsupportedProtocol"})
+        or ("RemoteProtocolError" in names and "location header" in str(error).lower())
+    )
+
+
 def _tls_reason(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:

@@ -36,9 +36,10 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 _NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What network folders say to the flush of a folder; the file itself is flushed all the same."""
 _NO_ALLOCATION = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_PARTIAL_NAME = re.compile(r"\.af10-[0-9a-f]{16}\.part")
+_LEFT_NAME = re.compile(r"\.af10-[0-9a-f]{16}\.(part|json|json\.new)")
 _WEEK = 7 * 24 * 3600.0
 _MAX_STATE = 1024 * 1024
+_HAS_LOCKS: bool = fcntl is not None
 _HAS_DIR_FD = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 _MOST_NAMES = 10_000
 
@@ -101,13 +102,13 @@ class PartialFile:
         With `whole`, all of it is allocated at once, for pieces that come in any order.
         """
         try:
-            missing = size - here
-            if not self._has_room(missing):
-                raise disk_full(self._folder, missing)
-            if whole:
+            has_room = self._has_room(size - here)
+            if has_room and whole:
                 self._allocate(size)
         except OSError as error:
             raise save_error(error, self._folder) from None
+        if not has_room:
+            raise disk_full(self._folder, size - here)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Put them at their place."""
@@ -248,7 +249,7 @@ class PartialFile:
 
     def _open_own(self, name: str) -> int:
         """The partial file of this job, perhaps a dead process's; -1 when somebody writes to it."""
-        for _ in range(3):
+        for _ in range(3 if _HAS_LOCKS else 0):
             try:
                 # Without blocking, else a pipe of this name would hold us up for ever.
                 file = self._open_at(name, os.O_CREAT | getattr(os, "O_NONBLOCK", 0))
@@ -256,6 +257,7 @@ class PartialFile:
                 return -1  # a link, a folder, a pipe, somebody else's
             try:
                 if not _locked(file):
+                    self._drop_unlockable(name, file)
                     break
                 if self._is_own(name, file):
                     os.fchmod(file, 0o600)
@@ -265,6 +267,13 @@ class PartialFile:
                 if file != -1:
                     os.close(file)
         return -1
+
+    def _drop_unlockable(self, name: str, file: int) -> None:
+        """Where there are no locks, nobody could ever tell that this one is of no use."""
+        found = os.fstat(file)
+        if _has_no_locks(file) and not found.st_size and stat.S_ISREG(found.st_mode):
+            with contextlib.suppress(OSError):
+                os.unlink(self._at(name), dir_fd=self._folder_fd)
 
     def _is_own(self, name: str, file: int) -> bool:
         """Whether the locked file is still the one of that name, and has no other name."""
@@ -279,7 +288,9 @@ class PartialFile:
             return False
         if found.st_nlink > 1:
             # Its writer died between giving it its final name and taking this one away.
-            os.unlink(self._at(name), dir_fd=self._folder_fd)
+            for left in (name, _state_name(name)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._at(left), dir_fd=self._folder_fd)
             return False
         return True
 
@@ -310,11 +321,16 @@ class PartialFile:
         """Remove what processes that died a week ago left here, and nobody came back for."""
         limit = time.time() - _WEEK
         with os.scandir(self._folder if self._folder_fd is None else self._folder_fd) as entries:
-            names = [each.name for each in entries if _PARTIAL_NAME.fullmatch(each.name)]
+            names = {each.name for each in entries if _LEFT_NAME.fullmatch(each.name)}
         for name in names:
+            partial = name.partition(".json")[0].removesuffix(".part") + ".part"
             with contextlib.suppress(OSError):
-                if name != self._name and self._stat(name).st_mtime < limit:
+                if partial == self._name or self._stat(name).st_mtime >= limit:
+                    continue
+                if name == partial:
                     self._remove_dead(name)
+                elif partial not in names and _is_mine(self._stat(name)):
+                    os.unlink(self._at(name), dir_fd=self._folder_fd)
 
     def _remove_dead(self, name: str) -> None:
         file = self._open_at(name, getattr(os, "O_NONBLOCK", 0))
@@ -463,6 +479,17 @@ def _locked(file: int) -> bool:
     except OSError:  # also where the file system has no locks
         return False
     return True
+
+
+def _has_no_locks(file: int) -> bool:
+    """Whether the file system has no locks at all, rather than that somebody else has this one."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _is_whole(file: FileOnDisk) -> bool:

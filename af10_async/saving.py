@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
 
 from .body import BLOCK_SIZE
+from .crew import Crew
 from .download_source import Limits, Opened, Retries, Source
 from .errors import (
     AF10Error,
     ChecksumMismatchError,
     DownloadError,
+    DownloadRefusedError,
+    DownloadTimeoutError,
     FileChangedError,
     FileTooLargeError,
     IncompleteDownloadError,
+    NetworkError,
     SaveError,
     UnsafeURLError,
 )
@@ -86,7 +91,7 @@ class Saving:
         self._clock = source.fetcher.runtime.monotonic
         self._noted_at = self._clock()
         self._segments = 1 if wishes.segments == "auto" else wishes.segments
-        self._group: asyncio.TaskGroup | None = None
+        self._crew: Crew | None = None
         self._grower: asyncio.Task[None] | None = None
         self._workers = self._working = 0
         self._restarts = 0
@@ -127,6 +132,7 @@ class Saving:
         self._pieces = Pieces()
         self._has_ranges = False
         self._is_pieced = False
+        self._brought: dict[int, int] = {}
 
     async def _adopt(self, state: ResumeState) -> None:
         """Go on with what a former writer left, if it is still what it was."""
@@ -165,9 +171,9 @@ class Saving:
     def _leave(self, error: BaseException) -> None:
         """Keep what is here for whoever goes on with it, or leave nothing."""
         if self._can_resume and self._pieces.received and not _is_final(error):
-            self._note()
-            self._writer.post(self._partial.close)
-        self._writer.post(self._partial.discard)
+            self._writer.post_end(self._noting())
+        else:
+            self._writer.post_end(lambda: False)
 
     @property
     def _block_size(self) -> int:
@@ -179,18 +185,18 @@ class Saving:
     def _can_resume(self) -> bool:
         return self._has_ranges and self._version.is_known
 
-    def _note(self) -> None:
-        """Write down how far it has come, when everything up to now is written."""
+    def _noting(self) -> Callable[[], bool]:
+        """What writes down how far it has come, when everything up to now is written."""
         done, front = tuple(self._pieces.done), self._pieces.front
         version, name, expected = self._version, self._name, self._expected
 
-        def note() -> None:
-            digest = self._writer.digest
-            here, sha256 = digest.position, digest.sha256
-            assert here <= front  # what is hashed was written
-            self._partial.keep(ResumeState(version, name, expected, done, here, sha256))
+        def note() -> bool:
+            hashed, sha256 = self._writer.digest.proof
+            assert hashed <= front  # what is hashed was written
+            state = ResumeState(version, name, expected, done, hashed, sha256)
+            return self._partial.keep(state)
 
-        self._writer.post(note)
+        return note
 
     # -- fetching ----------------------------------------------------------------------------------
 
@@ -213,32 +219,31 @@ class Saving:
         if self._wishes.segments == 1:
             await self._work(0)
             return
+        self._crew, self._workers, self._working = Crew(_weight), 0, 0
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group, self._workers, self._working = group, 0, 0
-                self._add_worker()
-                if self._pieces.total is not None:
-                    self._add_workers()
-        except BaseExceptionGroup as errors:
-            raise _most_telling(errors) from None
+            self._add_worker()
+            if self._pieces.total is not None:
+                self._add_workers()
+            await self._crew.finish()
         finally:
-            self._group = self._grower = None
+            self._crew = self._grower = None
 
     def _add_workers(self) -> None:
         """The length is known: where parts may be asked for, others take some."""
-        if self._group is None or not self._has_ranges:
+        if self._crew is None or not self._has_ranges:
             return
-        if self._wishes.segments == "auto":
-            self._grower = self._group.create_task(self._grow())
+        if self._wishes.segments == "auto" and self._grower is None:
+            self._grower = self._crew.start(self._grow())
         while self._workers < self._segments:
             self._add_worker()
 
     def _add_worker(self) -> None:
-        assert self._group is not None  # there is one as long as there are segments
-        self._group.create_task(self._worker(self._workers))
+        assert self._crew is not None  # there is one as long as there are segments
+        segment = self._workers
         self._workers += 1
         self._working += 1
         self._meter.segments = max(self._working, 1)
+        self._crew.start(self._worker(segment))
 
     async def _worker(self, segment: int) -> None:
         try:
@@ -276,10 +281,23 @@ class Saving:
                 finally:
                     pieces.release(piece)
             except AF10Error as error:
-                await self._retries.pause_or_give_up(error, self._pieces.received)
+                if not await self._goes_on(error, segment):
+                    return
                 if not self._can_resume and self._pieces.received:
                     raise _StartOver("parts cannot be asked for", None) from None
                 self._is_pieced = self._pieces.received > 0
+
+    async def _goes_on(self, error: AF10Error, segment: int) -> bool:
+        """Whether this segment tries again, after a pause; if not, others do what it leaves."""
+        reached = self._brought.get(segment, 0) if self._can_resume else self._pieces.received
+        try:
+            await self._retries.pause_or_give_up(error, reached, segment)
+        except AF10Error:
+            if self._working > 1 and isinstance(error, _OF_ONE_CONNECTION):
+                logger.info("one connection less: %s", error)
+                return False
+            raise
+        return True
 
     async def _fetch_piece(self, piece: Piece, segment: int) -> None:
         wanted = None
@@ -338,8 +356,8 @@ class Saving:
             return  # whoever began at the beginning goes on to the end
         reason = "the file has changed" if has_changed else "the server sends no parts of it"
         failure = FileChangedError if has_changed else None
-        if self._working > 1:
-            raise _StartOver(reason, failure)  # for the others, too
+        if self._working > 1 or (has_changed and self._restarts >= MAX_RESTARTS):
+            raise _StartOver(reason, failure)  # for the others, too, or too often
         await self._start_over(reason, failure)
         pieces = self._pieces
         piece = pieces.claim()
@@ -351,11 +369,23 @@ class Saving:
 
     async def _receive(self, piece: Piece, opened: Opened, end: int | None, segment: int) -> None:
         """Take the body, which goes up to `end`, as far as nobody else fetches it."""
+        try:
+            await self._take_blocks(piece, opened, end, segment)
+        except IncompleteDownloadError:
+            if not opened.reply.is_too_long:
+                raise
+            reason = "more came than was promised"
+            raise _StartOver(reason, IncompleteDownloadError) from None
+
+    async def _take_blocks(
+        self, piece: Piece, opened: Opened, end: int | None, segment: int
+    ) -> None:
         blocks = self._source.blocks(opened, self._limits, block_size=self._block_size)
         async with aclosing(blocks):
             async for block in blocks:
                 offset = piece.position
                 taken = self._pieces.take(piece, len(block.data), end)
+                self._brought[segment] = self._brought.get(segment, 0) + taken
                 self._check_size()
                 await self._writer.write(block.data[:taken], offset, self._pieces.front, block.free)
                 self._meter.see(self._pieces.received, segment)
@@ -376,7 +406,7 @@ class Saving:
         every = _NOTE_EVERY if self._pieces.is_gapless else _FLUSH_EVERY
         if now - self._noted_at >= every and self._can_resume:
             self._noted_at = now
-            self._note()
+            self._writer.post(self._noting())
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -418,6 +448,13 @@ class Saving:
                 return path
 
 
+_OF_ONE_CONNECTION = (
+    NetworkError,
+    DownloadRefusedError,
+    DownloadTimeoutError,
+    IncompleteDownloadError,
+)
+"""Errors that say nothing about other connections: a server may take only so many."""
 _FINAL = (
     SaveError,
     ChecksumMismatchError,
@@ -434,15 +471,6 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, Exception)  # a handler's, or a mistake of ours
 
 
-def _most_telling(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that stands for all of them."""
-    found: list[BaseException] = []
-    pending: list[BaseException] = [errors]
-    while pending:
-        each = pending.pop(0)
-        if isinstance(each, BaseExceptionGroup):
-            pending.extend(each.exceptions)
-        else:
-            found.append(each)
-    final = [each for each in found if isinstance(each, SaveError)]
-    return (final or found)[0]
+def _weight(error: BaseException) -> int:
+    """Which of several errors at the same time is told: one that is nobody else's fault."""
+    return isinstance(error, SaveError)

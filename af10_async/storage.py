@@ -33,7 +33,7 @@ from .errors import (
     TargetExistsError,
 )
 from .protocol.redaction import redact
-from .threads import in_thread
+from .shelter import in_thread
 
 __all__ = ["StoredObject", "check_storage_url", "file_path", "is_storage_url", "put_object"]
 

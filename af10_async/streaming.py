@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
@@ -22,6 +23,16 @@ class Hash(Protocol):
     def hexdigest(self) -> str:
         """The result so far."""
         ...
+
+
+class _NoHash:
+    """Hashes nothing, where nobody would look at the result."""
+
+    def update(self, data: bytes, /) -> None:
+        pass
+
+    def hexdigest(self) -> str:
+        return ""
 
 
 class _StuckError(Exception):
@@ -91,15 +102,7 @@ class Streaming:
             async for chunk in chunks:
                 digest.update(chunk)
                 yield chunk
-        found = digest.hexdigest()
-        head = self.head
-        for each in (expected, head.sha256 if head is not None else None):
-            if each is not None and each != found:
-                raise ChecksumMismatchError(
-                    f"the file is not the expected one: its SHA-256 should be {each}, and is"
-                    f" {found}",
-                    sent=True,
-                )
+        _check(expected, digest.hexdigest())
         if self._meter is not None:
             self._meter.tell(self.received)
 
@@ -107,6 +110,8 @@ class Streaming:
         self.received = 0
         self.head: FileHead | None = None
         self._total: int | None = None
+        self._expected: str | None = None
+        self._digest: Hash = _NoHash()
 
     async def _run(self, *, eager: bool) -> AsyncGenerator[bytes, None]:
         while True:
@@ -121,8 +126,10 @@ class Streaming:
                             block.free()
                             self._count(len(chunk))
                             if chunk:
+                                self._digest.update(chunk)
                                 yield chunk
                 if self._total is None or self.received == self._total:
+                    _check(self._expected, self._digest.hexdigest())
                     return
             except AF10Error as error:
                 if self.received and not self._can_resume:
@@ -144,6 +151,8 @@ class Streaming:
         match opened.found:
             case FileHead() as head if not self.received:
                 self.head, self._total = head, head.length
+                if head.sha256 is not None:
+                    self._expected, self._digest = head.sha256, hashlib.sha256()
                 if self._meter is not None:
                     self._meter.total = head.length
                 self._count(0, head.length or 0)
@@ -167,3 +176,11 @@ class Streaming:
             raise self._source.too_large(self._limit, self._option)
         if self._meter is not None:
             self._meter.see(self.received, 0)
+
+
+def _check(expected: str | None, found: str) -> None:
+    if expected is not None and expected != found:
+        raise ChecksumMismatchError(
+            f"the file is not the expected one: its SHA-256 should be {expected}, and is {found}",
+            sent=True,
+        )

@@ -10,9 +10,8 @@ import asyncio
 import functools
 import logging
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from .connections import AsyncioBackend
+from .connections import AsyncioBackend, AsyncioStream
 from .errors import (
     BadResponseError,
     ConfigurationError,
@@ -29,10 +28,11 @@ from .errors import (
     UnsafeURLError,
 )
 from .file_reply import FileReply, lower_names, raw_body
-from .http_errors import raise_translated
-from .network import PoolTransport, public_addresses_only
+from .http_errors import is_bad_url, raise_translated
+from .network import PoolTransport, proxy_mounts, public_addresses_only
 from .protocol.wire import MAX_JSON_BYTES, Call, Reply
 from .runtime import Runtime
+from .shelter import to_its_end
 
 logger = logging.getLogger("af10_async.transport")
 
@@ -40,6 +40,9 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to make a connection."""
 READ_TIMEOUT = 30.0
 """Seconds without a single byte."""
+CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "token", "apikey", "x-api-key")
+"""Headers that a file's server never gets, though a client that was handed in adds them."""
+_DOWNLOAD = "the download"
 MAX_KEEPALIVE = 20
 """Most idle connections that are kept for the next request."""
 MAX_CONNECTIONS = 100
@@ -52,8 +55,10 @@ class HTTPClient(Protocol):
     def build_request(self, *arguments: Any, **options: Any) -> Any:
         """Make a request (of this method and URL, with these options)."""
 
-    async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> Any:
-        """Send it."""
+    async def send(
+        self, request: Any, *, stream: bool, follow_redirects: bool, auth: Any = ...
+    ) -> Any:
+        """Send it; `auth=None` is given for files, to whose hosts no credentials go."""
 
 
 # -- silence -----------------------------------------------------------------------------------
@@ -128,10 +133,11 @@ class Transport:
 
     async def close(self) -> None:
         """Close what is ours; a client that was handed in stays open."""
-        for client in self._file_clients.values():
-            await client.aclose()
-        if not self._handed_in:
-            await self._client.aclose()
+        async with AsyncExitStack() as stack:
+            for client in self._file_clients.values():
+                stack.push_async_callback(client.aclose)
+            if not self._handed_in:
+                stack.push_async_callback(self._client.aclose)
 
     async def send(
         self,
@@ -179,17 +185,18 @@ class Transport:
         response = await self._open(
             self._client, call.method, url, headers, what, departure, **options
         )
-        marker = _ours.set(True)
+        marker, is_consumed = _ours.set(True), False
         try:
             found = lower_names(response.headers)
             body = await _read_capped(response, found, call, response.status_code)
+            is_consumed = True
         except BadResponseError:
             raise
         except Exception as error:
             raise_translated(error, what, sent=True)
         finally:
             _ours.reset(marker)
-            await response.aclose()
+            await _close(response, is_consumed=is_consumed)
         now = self._runtime.now()
         return Reply(call.method, call.path, response.status_code, found, body, now)
 
@@ -207,28 +214,30 @@ class Transport:
         `trusted` allows addresses of private networks; `stall_timeout` is the longest silence, in
         seconds, before the head of the answer and within its body.
         """
-        what = "the download"
         client = self._client if self._handed_in else self._for_files(trusted)
         seconds = {"connect": CONNECT_TIMEOUT, "read": stall_timeout, "write": READ_TIMEOUT}
-        options = {"extensions": {"timeout": {**seconds, "pool": None}}}
+        options = {
+            "extensions": {"timeout": {**seconds, "pool": None}},
+            "headers": {"accept-encoding": "identity", **(headers or {})},
+        }
         try:
             # For all of the head: a timeout of a read begins anew with each byte of it.
             async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + stall_timeout):
-                response = await self._open(
-                    client, "GET", url, headers or {}, what, Departure(), **options
-                )
+                response = await self._open_file(client, url, **options)
         except TimeoutError as error:
             if isinstance(error, RequestTimeoutError):
                 raise
             raise RequestTimeoutError(
-                f"{what}: no answer in time", sent=None, retryable=True
+                f"{_DOWNLOAD}: no answer in time", sent=None, retryable=True
             ) from None
-        reply = FileReply(response, what)
+        reply = FileReply(response, _DOWNLOAD)
         try:
             yield reply
         finally:
-            await reply.close()
-            await response.aclose()
+            try:
+                await reply.close()
+            finally:
+                await _close(response, is_consumed=reply.is_consumed)
 
     async def _open(
         self,
@@ -254,34 +263,54 @@ class Transport:
         finally:
             _ours.reset(marker)
 
+    async def _open_file(self, client: Any, url: str, **options: Any) -> Any:
+        """The same for a file, to whose host nothing goes that the client adds by itself."""
+        marker = _ours.set(True)
+        try:
+            request = client.build_request("GET", url, **options)
+            if str(request.url) != str(type(request.url)(url)):
+                request.url = type(request.url)(url)  # without the client's usual parameters
+            for name in CREDENTIALS:
+                request.headers.pop(name, None)
+            return await client.send(request, stream=True, follow_redirects=False, auth=None)
+        except UnsafeURLError:
+            raise
+        except Exception as error:
+            if is_bad_url(error):
+                raise UnsafeURLError(
+                    "the address of the file, or the one that it redirects to, is malformed",
+                    sent=None,
+                ) from None
+            raise_translated(error, _DOWNLOAD, None)
+        finally:
+            _ours.reset(marker)
+
     def _make_client(self, backend: AsyncioBackend) -> httpx.AsyncClient:
         context = _ssl_context(self._ca_file)
-        # Each request looks at every idle connection, so keeping many costs more than it saves.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_KEEPALIVE)
-        transport = None
-        if not _proxies():
-            transport = PoolTransport(context, backend, max_keepalive=MAX_KEEPALIVE)
         return httpx.AsyncClient(
-            verify=context,
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
-            limits=limits,
             headers={"user-agent": "af10_async", "accept": "*/*"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            transport=transport,
+            # Each request looks at every idle connection: keeping many costs more than it saves.
+            transport=PoolTransport(context, backend, max_keepalive=MAX_KEEPALIVE),
+            mounts=proxy_mounts(context, MAX_KEEPALIVE),
         )
 
     def _for_files(self, trusted: bool) -> Any:
         if trusted not in self._file_clients:
-            # With a proxy it is that which resolves names, so there is no address to look at.
             check = None if trusted else public_addresses_only
             backend = AsyncioBackend(splits_heads=True, check=check)
             self._file_clients[trusted] = self._make_client(backend)
         return self._file_clients[trusted]
 
 
-def _proxies() -> bool:
-    """Whether the environment names a proxy, which httpx's own transport then finds."""
-    return any(urllib.request.getproxies().get(each) for each in ("http", "https", "all"))
+async def _close(response: Any, *, is_consumed: bool) -> None:
+    try:
+        await to_its_end(response.aclose())
+    finally:
+        stream = response.extensions.get("network_stream")
+        if not is_consumed and isinstance(stream, AsyncioStream):
+            stream.abort()  # httpcore may have been cancelled while it did that
 
 
 def _is_traced(call: Call) -> bool:

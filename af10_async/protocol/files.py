@@ -24,7 +24,7 @@ _DEVICE_NAMES = re.compile(
 _UNSAFE = re.compile(
     r'[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff<>:"|?*]'
 )
-_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]*"')  # others are legal, but hard to send back
 _SHA256 = re.compile(r"(?:^|[\s,])sha-256\s*=\s*:?([A-Za-z0-9+/]{43}=)", re.IGNORECASE)
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _PARAMETER = re.compile(rf';\s*({_NAME})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
@@ -114,6 +114,8 @@ def read_file_head(
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
         return NotAFile("its Content-Length is nonsense")
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    if chunked and length is not None:
+        return NotAFile("it says in two ways where it ends")
     known = None if length is None or chunked else int(length)
     version = _version(headers, known)
     return FileHead(

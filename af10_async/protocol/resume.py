@@ -12,6 +12,7 @@ from .pieces import Span
 
 _FORMAT = 1
 _MAX_SPANS = 10_000
+_MOST_BYTES = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def decode_state(text: bytes) -> ResumeState | None:
     try:
         value = json.loads(text)
         state = _read(value) if value["format"] == _FORMAT else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return state if state is not None and _is_sound(state) else None
 
@@ -89,5 +90,6 @@ def _is_sound(state: ResumeState) -> bool:
         and is_ordered
         and bounds[0] >= 0
         and 0 <= state.hashed <= front
-        and (state.version.length is None or state.size <= state.version.length)
+        and state.size <= (_MOST_BYTES if state.version.length is None else state.version.length)
+        and (state.version.length or 0) <= _MOST_BYTES
     )
