@@ -110,7 +110,7 @@ class FileReply:
     ) -> AsyncGenerator[Block, None]:
         silent, within = 0.0, min(_TICK, stall_timeout)
         while True:
-            since = clock()
+            since, is_held_up = clock(), body.is_paused
             try:
                 data = await body.read(within, eager=eager)
             except Exception as error:
@@ -125,7 +125,7 @@ class FileReply:
                     f"{self._what}: no answer in time", sent=True, retryable=True
                 )
             free = functools.partial(body.free, data) if data else _nothing
-            yield Block(data, free, clock() - since)
+            yield Block(data, free, 0.0 if is_held_up else clock() - since)
 
     async def _chunks(self, clock: Callable[[], float]) -> AsyncGenerator[Block, None]:
         async with aclosing(self._rest or self._read()) as rest:

@@ -139,6 +139,8 @@ class PartialFile:
             if state.hashed < state.size:
                 _flush_data(self._file)
             self._write_state(self._state_name, encode_state(state))
+        except IsADirectoryError:
+            return False  # somebody has made a folder of its name
         except OSError as error:
             raise save_error(error, self._folder) from None
         return True
@@ -369,7 +371,7 @@ class PartialFile:
     def _drop_state(self) -> None:
         for name in (self._state_name, f"{self._state_name}.new"):
             if self._state_name is not None and name is not None:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                     os.unlink(self._at(name), dir_fd=self._folder_fd)
 
     def _has_room(self, size: int) -> bool:

@@ -149,6 +149,7 @@ class Saving:
         await self._writer.run(functools.partial(self._writer.restart, check, self._pieces.front))
         logger.info("going on with the %d bytes that are here", self._pieces.received)
         self._meter.tell(self._pieces.received)
+        self._check_size(state.version.length or 0)
 
     async def _start_over(self, reason: str, failure: type[DownloadError] | None) -> None:
         self._restarts += failure is not None
@@ -261,7 +262,7 @@ class Saving:
             before, since = self._pieces.received, self._clock()
             await self._source.fetcher.runtime.sleep(_GROW_EVERY)
             rate = (self._pieces.received - before) / max(self._clock() - since, 1e-6)
-            if self._pieces.is_complete or not self._has_ranges or rate < former * _GROWTH:
+            if self._pieces.is_complete or not self._has_ranges or rate <= former * _GROWTH:
                 return
             former = rate
             self._segments *= 2
@@ -326,9 +327,7 @@ class Saving:
 
     async def _receive_whole(self, head: FileHead, piece: Piece, opened: Opened) -> None:
         """Take the whole file, or, when others help, the beginning of it."""
-        limit = self._wishes.max_size
-        if limit is not None and (head.length or 0) > limit:
-            raise self._source.too_large(limit, "max_size")
+        self._check_size(head.length or 0)
         self._version, self._name, self._expected = head.version, head.name, head.sha256
         self._has_ranges = head.has_ranges and not self._sends_no_parts
         self._meter.total = head.length
@@ -386,7 +385,7 @@ class Saving:
                 offset = piece.position
                 taken = self._pieces.take(piece, len(block.data), end)
                 self._brought[segment] = self._brought.get(segment, 0) + taken
-                self._check_size()
+                self._check_size(self._pieces.received)
                 await self._writer.write(block.data[:taken], offset, self._pieces.front, block.free)
                 self._meter.see(self._pieces.received, segment)
                 self._note_now_and_then()
@@ -396,9 +395,9 @@ class Saving:
         if end is None:
             self._pieces.learn_total(piece.position, piece)
 
-    def _check_size(self) -> None:
+    def _check_size(self, size: int) -> None:
         limit = self._wishes.max_size
-        if limit is not None and self._pieces.received > limit:
+        if limit is not None and size > limit:
             raise self._source.too_large(limit, "max_size")
 
     def _note_now_and_then(self) -> None:
