@@ -595,7 +595,9 @@ async def test_a_bug_in_a_client_that_is_handed_in_is_not_disguised() -> None:
         def build_request(self, *arguments: Any, **options: Any) -> Any:
             raise LookupError("a bug")
 
-        async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> Any:
+        async def send(
+            self, request: Any, *, stream: bool, follow_redirects: bool, auth: Any = None
+        ) -> Any:
             raise AssertionError("nothing was built, so nothing is sent")
 
     with pytest.raises(LookupError):
