@@ -60,9 +60,14 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:  # once more, when all was said
         code = INTERRUPTED
     if code == INTERRUPTED:
-        for number in _SIGNALS:  # the process ends, and nothing should disturb that
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()  # the loop, closing, has restored what there was before
     return code
+
+
+def _ignore_signals() -> None:
+    """The process ends, and nothing should disturb that."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _ended(command: Awaitable[None], context: Context) -> int:
@@ -82,6 +87,7 @@ async def _ended(command: Awaitable[None], context: Context) -> int:
     except asyncio.CancelledError:
         if not context.ends_by_interrupt:
             context.interrupted()
+        _ignore_signals()  # before the loop closes, which is where another one would be told of
         return INTERRUPTED
     except AF10Error as error:
         context.report(error)

@@ -681,7 +681,7 @@ async def test_two_downloads_to_one_folder_at_once_never_share(tmp_path: Path) -
         one, two = await asyncio.gather(file.save(tmp_path), file.save(tmp_path))
     assert {one.path.name, two.path.name} == {NAME, "backup-2.zip"}
     assert one.path.read_bytes() == two.path.read_bytes() == BODY
-    assert ranges(server.requests)[:2] == [None, None]
+    assert ranges(server.requests).count(None) == 2
     assert names(tmp_path) == ["backup-2.zip", NAME]
 
 
