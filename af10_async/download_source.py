@@ -125,8 +125,8 @@ class Owner(Protocol):
 class _Route:
     """Where one request stands."""
 
-    origin: str
-    url: str
+    origin: str = field(repr=False)
+    url: str = field(repr=False)
     is_trusted: bool
     redirects: int = 0
     refreshes: int = 0

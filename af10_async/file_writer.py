@@ -19,6 +19,7 @@ T = TypeVar("T")
 _MOST_WAITING = 8 * 1024 * 1024
 """Bytes that may wait for the thread; whoever brings more has to wait as well."""
 _READ_SIZE = 1024 * 1024
+"""Bytes that are read back, to be hashed, in one go."""
 _WORTH_A_THREAD = 256 * 1024
 """Bytes that are hashed at the same time as they are written."""
 
@@ -158,8 +159,12 @@ class FileWriter:
         self._queue.put(end)
 
     async def digest_all(self) -> None:
-        """Hash whatever of the file is still to be hashed."""
-        await self.run(self._digest_all)
+        """Hash whatever of the file is still to be hashed.
+
+        A little at a time: who is cancelled meanwhile waits for the thread, and that for its work.
+        """
+        while await self.run(self._digest_some):
+            pass
 
     async def close(self) -> None:
         """Let the thread end what it was asked for, and wait for it, even when cancelled.
@@ -227,10 +232,12 @@ class FileWriter:
         else:
             self._tell(lambda: None if result.done() else result.set_result(value))
 
-    def _digest_all(self) -> None:
+    def _digest_some(self) -> bool:
+        """Whether there is more."""
         self._raise_error()
-        while self.digest.position < self._front:
+        if self.digest.position < self._front:
             self.digest.catch_up(self._front)
+        return self.digest.position < self._front
 
     def _try(self, work: Work) -> None:
         try:

@@ -77,9 +77,10 @@ class PartialFile:
         self._folder, self._wanted = resolve(self._target, overwrite=self._overwrite)
         try:
             state = self._open()
-            self._sweep()
         except OSError as error:
             raise save_error(error, self._folder) from None
+        with contextlib.suppress(OSError):  # tidying up for others is no reason to fail
+            self._sweep()
         return state
 
     def has(self, file: FileOnDisk) -> bool:

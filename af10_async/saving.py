@@ -76,7 +76,7 @@ class _StartOver(Exception):  # noqa: N818 - a message to ourselves
 
 
 class Saving:
-    """One file on its way to disk. The result is flushed and complete, but has no name yet."""
+    """One file on its way to disk, from whatever is here of it to its final name."""
 
     def __init__(
         self, source: Source, partial: PartialFile, wishes: Wishes, limits: Limits, meter: Meter

@@ -78,8 +78,7 @@ async def _ended(command: Awaitable[None], context: Context) -> int:
     """
     task = asyncio.current_task()
     assert task is not None  # this is a coroutine
-    # asyncio has no signal handlers on Windows, where nobody sends SIGTERM; Ctrl-C works there too.
-    with contextlib.suppress(NotImplementedError):
+    with contextlib.suppress(NotImplementedError):  # asyncio on Windows, where Ctrl-C works too
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
