@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import AF10Error, APIError, ClosedError, NetworkError
 from .protocol.addresses import check_api_url
@@ -97,7 +97,8 @@ class Authenticator:
         attempt = come_backs = 0
         while True:
             try:
-                reply = await self._exchange(self._call, self._base_url, self._timeout)
+                call = replace(self._call, attempt=attempt + 1)
+                reply = await self._exchange(call, self._base_url, self._timeout)
                 come_back = read_come_back(reply)
                 if come_back is None:
                     return self._read(reply)

@@ -14,7 +14,7 @@ import inspect
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from .errors import (
     PortInUseError,
     StoreError,
 )
+from .events import CallbackReceived, EventHandler, Events
 from .protocol import lifecycle
 from .protocol.callbacks import Callback, Rejection, read_callback
 from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
@@ -111,6 +112,8 @@ class CallbackServer:
             it is made at random and kept in the store.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
             living job claims.
+        on_event: Called with a `CallbackReceived` for each callback that was kept; or several to be
+            called.
 
     Raises:
         ConfigurationError: on a public URL or certificate that cannot be used.
@@ -130,8 +133,10 @@ class CallbackServer:
         store: str | Store | None = None,
         callback_secret: str | None = None,
         on_orphan: OrphanHandler | None = None,
+        on_event: EventHandler | Sequence[EventHandler] | None = None,
         runtime: Runtime | None = None,
     ) -> None:
+        self._events = Events(on_event)
         self._host = host
         self._port = port
         self._prefix = _checked_prefix(prefix)
@@ -149,7 +154,12 @@ class CallbackServer:
         self._backlog = Backlog(self._record, self._kept, self._runtime)
 
     @classmethod
-    def from_env(cls, *, on_orphan: OrphanHandler | None = None) -> Self:
+    def from_env(
+        cls,
+        *,
+        on_orphan: OrphanHandler | None = None,
+        on_event: EventHandler | Sequence[EventHandler] | None = None,
+    ) -> Self:
         """A server from `AF10_*` variables, without the credentials of an account.
 
         It reads `AF10_PUBLIC_URL`, `AF10_LISTEN_HOST`, `AF10_LISTEN_PORT`, `AF10_TLS_CERT`,
@@ -173,6 +183,7 @@ class CallbackServer:
             store=settings.store.get_secret_value(),
             callback_secret=secret.get_secret_value() if secret else None,
             on_orphan=on_orphan,
+            on_event=on_event,
         )
 
     # -- its life ----------------------------------------------------------------------------------
@@ -299,6 +310,7 @@ class CallbackServer:
         return await self._keep(found)
 
     async def _keep(self, callback: Callback) -> int:
+        started = self._runtime.monotonic()
         try:
             transition = await self._record(callback)
         except Exception as error:
@@ -310,13 +322,27 @@ class CallbackServer:
             logger.warning("job %s has too many untried ids just now", callback.key)
             self._backlog.hold(callback)
             return 503
-        self._kept(callback, transition)
+        self._kept(callback, transition, started)
         return 200
 
-    def _kept(self, callback: Callback, transition: Transition) -> None:
-        if transition.effect is Effect.CHANGED:
-            logger.info("callback for job %s", callback.key)
-            self._tell(transition.record)
+    def _kept(
+        self, callback: Callback, transition: Transition, started: float | None = None
+    ) -> None:
+        if transition.effect is not Effect.CHANGED:
+            return
+        logger.info("callback for job %s", callback.key)
+        if self._events.are_wanted:
+            self._events.tell(self._event_of(transition.record, started))
+        self._tell(transition.record)
+
+    def _event_of(self, record: JobRecord, started: float | None) -> CallbackReceived:
+        return CallbackReceived(
+            key=record.key,
+            at=self._runtime.now(),
+            seconds=self._runtime.monotonic() - started if started is not None else 0.0,
+            is_orphan=record.account is None,
+            trace=record.trace,
+        )
 
     async def _record(self, callback: Callback) -> Transition:
         async with asyncio.timeout(STORE_TIMEOUT):

@@ -4,66 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from .auth import Authenticator, Session
-from .callback_server import (
-    CallbackServer,
-    Orphan,
-    OrphanHandler,
-    RemoteReceiver,
-    shared_secret,
-)
-from .download import RemoteFile
+from .callback_server import CallbackServer, Orphan, OrphanHandler
+from .calls import QuickCalls
 from .download_source import MIN_SPEED, STALL_TIMEOUT, Fetcher, Limits
 from .downloader import DOWNLOAD_TIMEOUT, checked_seconds, host_names
 from .errors import ClosedError, ConfigurationError
-from .job_services import Order, Receiver, Services
-from .job_work import FileMaker, JobWork
-from .jobs import Job
-from .protocol import keys, wire
+from .events import EventHandler, Events
+from .job_services import Services
+from .limits import PER_ACCOUNT
+from .operations import Operations
+from .parts import Options, Parts, retry_policy, running_here
 from .protocol.addresses import is_private_host
-from .protocol.retry import RetryPolicy
-from .protocol.tickets import Ticket, TicketError, is_ticket, read_ticket
+from .protocol.retry import RetryBudget, RetryPolicy
+from .requester import REQUEST_TIMEOUT, Credentials, Requester
+from .resources import RETRY_BURST, RETRY_RATE, Resources
 from .runtime import Runtime
-from .stores import Store, open_store
-from .transport import Departure, HTTPClient, Transport
+from .transport import HTTPClient, Transport
 from .waits import Waits
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 __all__ = ["AF10Client"]
 
-logger = logging.getLogger("af10_async.client")
-
 START_TIMEOUT = 60.0
 CALLBACK_TIMEOUT = 3600.0
-REQUEST_TIMEOUT = 60.0
-"""Seconds for one request and its whole answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What lives while the client is entered."""
-
-    loop: asyncio.AbstractEventLoop
-    process: int
-    authenticator: Authenticator
-    transport: Transport
-    fetcher: Fetcher
-    services: Services
-
-
-class AF10Client:
+class AF10Client(Operations):
     """One AF10 account: an async context manager that owns a callback server and an HTTP client.
 
     Each argument has an environment variable of the same meaning, which `from_env` reads.
@@ -96,10 +69,12 @@ class AF10Client:
             addresses that the names of files lead to are not checked.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
             living job claims; `job(orphan.key)` takes it up.
+        timeout: Seconds for each attempt of a quick call.
         start_timeout: Seconds for AF10 to accept a job.
         callback_timeout: Seconds for AF10 to call back and hand over the payload.
         download_timeout: Seconds for a whole download.
-            For these three, `math.inf` means no limit. Each job may have its own.
+            For these, `math.inf` means no limit. Each job may have its own, and so may each call
+            (`with_options`).
         stall_timeout: Seconds without a byte of a file after which its connection counts as broken.
         min_speed: Bytes a second, on the average over `stall_timeout`, below which it does, too.
         allowed_hosts: The hosts (and what is below them) that files may come from; others are
@@ -107,7 +82,12 @@ class AF10Client:
         allow_private_files: Fetch files from addresses of private networks too, and over http.
             Always so when AF10 itself is at a private address, as the sandbox is.
         retries: How often, and after what pauses, a failed request is sent again where that is
-            harmless.
+            harmless: a policy, or a number of repetitions.
+        max_concurrency: Most requests that this client has under way at a time. All clients of an
+            event loop together have at most 200, and take turns.
+        name: What events and logs call this client.
+        on_event: Called with each event of its calls, jobs, callbacks and downloads (see
+            `af10_async.events`); or several to be called.
         runtime: Time, chance and sleep, for tests.
 
     Raises:
@@ -135,6 +115,7 @@ class AF10Client:
         callback_server: CallbackServer | None = None,
         http_client: HTTPClient | None = None,
         on_orphan: OrphanHandler | None = None,
+        timeout: float = REQUEST_TIMEOUT,
         start_timeout: float = START_TIMEOUT,
         callback_timeout: float = CALLBACK_TIMEOUT,
         download_timeout: float = DOWNLOAD_TIMEOUT,
@@ -142,7 +123,10 @@ class AF10Client:
         min_speed: float = MIN_SPEED,
         allowed_hosts: Sequence[str] | None = None,
         allow_private_files: bool = False,
-        retries: RetryPolicy | None = None,
+        retries: RetryPolicy | int | None = None,
+        max_concurrency: int = PER_ACCOUNT,
+        name: str | None = None,
+        on_event: EventHandler | Sequence[EventHandler] | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         # Imported when it is needed: pydantic costs more than all of this package.
@@ -163,21 +147,36 @@ class AF10Client:
             callback_secret=callback_secret,
             store=store,
         )
+        self._credentials = Credentials(
+            self._settings.api_key.get_secret_value(),
+            self._settings.username.get_secret_value(),
+            self._settings.password.get_secret_value(),
+            self._settings.organization_name,
+        )
+        self._account = _account_of(self._credentials)
+        self._name = name
         self._given_server = callback_server
         self._http_client = http_client
         self._on_orphan = on_orphan
-        self._start_timeout = checked_seconds("start_timeout", start_timeout)
-        self._callback_timeout = checked_seconds("callback_timeout", callback_timeout)
-        self._download_timeout = checked_seconds("download_timeout", download_timeout)
+        self._on_event = on_event
+        self._events = Events(on_event, name)
         self._limits = Limits(stall_timeout, min_speed).checked()
         self._allowed_hosts = host_names(allowed_hosts)
         self._allow_private_files = allow_private_files
-        self._retries = retries or RetryPolicy()
+        self._max_concurrency = _checked_concurrency(max_concurrency)
         self._runtime = runtime or Runtime()
-        self._works: WeakValueDictionary[str, JobWork] = WeakValueDictionary()
-        self._parts: _Parts | None = None
+        self._shared: Resources | None = None
+        self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
         self._is_leaving = False
+        options = Options(
+            checked_seconds("timeout", timeout),
+            retry_policy(retries, RetryPolicy()) if retries is not None else RetryPolicy(),
+            checked_seconds("start_timeout", start_timeout),
+            checked_seconds("callback_timeout", callback_timeout),
+            checked_seconds("download_timeout", download_timeout),
+        )
+        super().__init__(self, options)
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:
@@ -197,7 +196,13 @@ class AF10Client:
         return cls(**found, **arguments)
 
     def __repr__(self) -> str:
-        return f"<AF10Client of {self._settings.base_url}>"
+        name = f" {self._name}" if self._name else ""
+        return f"<AF10Client{name} of {self._settings.base_url}>"
+
+    @property
+    def name(self) -> str | None:
+        """What events and logs call it."""
+        return self._name
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -224,92 +229,83 @@ class AF10Client:
         if self._stack is not None:
             await self._stack.aclose()
 
-    async def _assemble(self, stack: AsyncExitStack) -> _Parts:
-        transport = Transport(
-            self._http_client, ca_file=self._settings.ca_file, runtime=self._runtime
-        )
-        stack.push_async_callback(transport.close)
-        authenticator = self._make_authenticator(transport)
-        stack.push_async_callback(authenticator.close)
-        server = self._given_server or self._make_server()
-        # Closed after everybody who uses it has left; a server does so with its own.
-        store = server.store if server is not None else await self._enter_store(stack)
-        downloads, jobs = Waits(), Waits()
-        stack.push_async_callback(downloads.close)
-        stack.push_async_callback(jobs.close)
-        receiver: Receiver | None = server
-        if server is not None:
-            await self._enter_server(stack, server, jobs)
-        elif self._settings.receives_elsewhere:
-            receiver = await self._remote_receiver(store)
-        return _Parts(
+    async def _assemble(self, stack: AsyncExitStack) -> Parts:
+        resources = self._shared
+        if resources is None:
+            resources = await stack.enter_async_context(self._make_resources())
+        transport = resources.transport(self._settings.ca_file)
+        requester = self._make_requester(resources, transport)
+        stack.push_async_callback(requester.close)
+        calls, downloads, jobs = Waits(), Waits(), Waits()
+        for waits in (calls, downloads, jobs):
+            stack.push_async_callback(waits.close)
+        await self._enter_server(stack, resources, jobs)
+        return Parts(
             loop=asyncio.get_running_loop(),
             process=os.getpid(),
-            authenticator=authenticator,
-            transport=transport,
+            requester=requester,
+            calls=QuickCalls(requester, calls, self._runtime),
             fetcher=Fetcher(
                 transport,
                 downloads,
-                self._retries,
+                self._options.retries,
                 self._runtime,
                 self._limits,
                 self._allowed_hosts,
+                self._events,
+                self._account,
+                self._max_concurrency,
             ),
             services=Services(
-                account=self._account(),
-                store=store,
-                receiver=receiver,
-                requester=_Requester(self._settings, transport, authenticator),
+                account=self._account,
+                store=resources.store,
+                receiver=resources.receiver,
+                requester=requester,
                 waits=jobs,
-                policy=self._retries,
+                policy=self._options.retries,
                 runtime=self._runtime,
             ),
+            username=self._credentials.username,
+            trusts_private_files=self._allow_private_files or self._is_near(),
+            works=WeakValueDictionary(),
         )
 
-    async def _enter_server(
-        self, stack: AsyncExitStack, server: CallbackServer, jobs: Waits
-    ) -> None:
-        if server is self._given_server and not server.is_running:
-            raise ClosedError(
-                "the callback server is not running: enter it before the client", sent=False
-            )
+    def _make_resources(self) -> Resources:
+        return Resources(
+            self._settings,
+            runtime=self._runtime,
+            callback_server=self._given_server,
+            http_client=self._http_client,
+            on_event=self._on_event,
+        )
+
+    def _make_requester(self, resources: Resources, transport: Transport) -> Requester:
+        return Requester(
+            self._credentials,
+            self._settings.base_url,
+            transport,
+            account=self._account,
+            policy=self._options.retries,
+            budgets=(RetryBudget(RETRY_RATE, RETRY_BURST), resources.budget),
+            events=self._events,
+            runtime=self._runtime,
+            most_at_once=self._max_concurrency,
+        )
+
+    async def _enter_server(self, stack: AsyncExitStack, resources: Resources, jobs: Waits) -> None:
+        server = resources.server
+        if server is None:
+            return
         # Before it is entered: it tells those who wait before it closes its store.
         on_orphan = self._orphan_handler()
         server.attach(jobs.close, on_orphan)
         stack.callback(server.detach, jobs.close, on_orphan)
-        if server is not self._given_server:
-            await stack.enter_async_context(server)
-        self._warn_of_unreachable(server)
-
-    async def _enter_store(self, stack: AsyncExitStack) -> Store:
-        store = self._make_store()
-        await store.open()
-        stack.push_async_callback(store.close)
-        return store
-
-    async def _remote_receiver(self, store: Store) -> RemoteReceiver:
-        given = self._settings.callback_secret
-        secret = await shared_secret(
-            store, given.get_secret_value() if given else None, self._runtime
-        )
-        assert self._settings.public_url is not None  # else nothing is received elsewhere
-        logger.info("callbacks are received by another process over the same store")
-        return RemoteReceiver(self._settings.public_url, secret)
-
-    def _make_store(self) -> Store:
-        return open_store(self._settings.store.get_secret_value(), now=self._runtime.now)
-
-    def _warn_of_unreachable(self, server: CallbackServer) -> None:
-        """Not an error: in tests, something on this machine may play a public AF10."""
-        host = urlsplit(server.public_url).hostname or ""
-        if is_private_host(host) and not self._is_near():
-            logger.warning(
-                "AF10 is told to call back to %s, which is no public address: set AF10_PUBLIC_URL",
-                server.public_url,
-            )
+        if self._shared is None:
+            await resources.enter_server(stack)
+        resources.warn_of_unreachable(self._is_near())
 
     def _orphan_handler(self) -> OrphanHandler | None:
-        handler, account = self._on_orphan, self._account()
+        handler, account = self._on_orphan, self._account
         if handler is None:
             return None
 
@@ -319,65 +315,26 @@ class AF10Client:
 
         return tell
 
-    def _make_server(self) -> CallbackServer | None:
-        listens = self._settings.public_url or self._settings.tls_cert
-        if not listens or self._settings.receives_elsewhere:
-            return None
-        secret = self._settings.callback_secret
-        return CallbackServer(
-            host=self._settings.listen_host,
-            port=self._settings.listen_port or 0,
-            public_url=self._settings.public_url,
-            tls_cert=self._settings.tls_cert,
-            tls_key=self._settings.tls_key,
-            store=self._make_store(),
-            callback_secret=secret.get_secret_value() if secret else None,
-            runtime=self._runtime,
-        )
+    def open_parts(self) -> Parts:
+        """What it works with.
 
-    def _make_authenticator(self, transport: Transport) -> Authenticator:
-        async def exchange(call: wire.Call, base_url: str, timeout: float) -> wire.Reply:
-            return await transport.send(call, base_url, {}, timeout=timeout)
+        Raises:
+            ClosedError: it is not entered, or not here.
 
-        return Authenticator(
-            wire.authenticate_call(
-                self._settings.api_key.get_secret_value(),
-                self._settings.username.get_secret_value(),
-                self._settings.password.get_secret_value(),
-                self._settings.organization_name,
-            ),
-            self._settings.base_url,
-            exchange,
-            runtime=self._runtime,
-            policy=self._retries,
-            secrets=_credentials(self._settings),
-            timeout=REQUEST_TIMEOUT,
-        )
-
-    def _account(self) -> str:
-        """Tells accounts apart in a store without naming them there."""
-        who = "\0".join((*_credentials(self._settings)[:2], self._settings.organization_name or ""))
-        return hashlib.sha256(who.encode()).hexdigest()[:32]
-
-    def _open_parts(self) -> _Parts:
+        """
         parts = self._parts
         if parts is None:
             raise ClosedError("enter the client first: `async with client:`", sent=False)
         if self._is_leaving:
             raise ClosedError("the client is closed", sent=False)
-        if parts.process != os.getpid():
-            raise ClosedError("the client belongs to the process that entered it", sent=False)
-        if parts.loop is not _running_loop():
-            raise ClosedError("the client belongs to the event loop that entered it", sent=False)
+        running_here(parts)
         return parts
 
     @property
     def callback_url(self) -> str | None:
         """The public https address at which callbacks arrive; None when there is none."""
-        receiver = self._open_parts().services.receiver
+        receiver = self.open_parts().services.receiver
         return receiver.public_url if receiver else None
-
-    # -- operations --------------------------------------------------------------------------------
 
     async def authenticate(self) -> None:
         """Make sure that there is a good token. Every call does so by itself.
@@ -387,130 +344,7 @@ class AF10Client:
             NetworkError, APIError, BadResponseError: it could not be asked.
 
         """
-        await self._open_parts().authenticator.session()
-
-    def backup_owner(
-        self,
-        *,
-        start_timeout: float | None = None,
-        callback_timeout: float | None = None,
-        download_timeout: float | None = None,
-    ) -> Job[RemoteFile]:
-        """A backup of everything that the dealer has in AF10 (`POST /backup/owner`).
-
-        Nothing is sent until the job is awaited or started. Its result is the backup's file, still
-        to be saved. Timeouts are in seconds; those not given are the client's.
-
-        Raises:
-            ConfigurationError: the client has no callback server.
-
-        """
-        parts = self._open_parts()
-        receiver = parts.services.receiver
-        if receiver is None:
-            raise ConfigurationError(
-                "AF10_PUBLIC_URL (public_url) is not set: it must be the https address under which"
-                " AF10 reaches the callback server, such as https://hooks.example.com; or set"
-                " AF10_TLS_CERT and AF10_TLS_KEY when AF10 can reach this machine directly"
-            )
-        key = keys.make_key(self._runtime.random_bytes(keys.RANDOM_BYTES), receiver.callback_secret)
-        work = JobWork(
-            parts.services,
-            key,
-            self._file_maker(parts, download_timeout),
-            order=Order("POST", "/backup/owner", None, expects_file=True),
-        )
-        self._works[key] = work
-        return self._handle(work, start_timeout, callback_timeout)
-
-    def job(
-        self,
-        key: str,
-        *,
-        callback_timeout: float | None = None,
-        download_timeout: float | None = None,
-    ) -> Job[Any]:
-        """The job with this key or ticket, to be awaited once more, here or anywhere else.
-
-        A key leads to what the store knows of the job. A ticket (`Job.ticket`) restores the job
-        also where the store does not know it.
-
-        Raises:
-            ConfigurationError: the ticket is damaged, or of a newer release.
-
-        Raises, when awaited:
-            JobNotFoundError: this account has no such job; or it expired long ago.
-
-        """
-        ticket = _read_ticket(key) if is_ticket(key) else None
-        key = ticket.key if ticket else key
-        parts = self._open_parts()
-        work = self._works.get(key)
-        if work is None:
-            make_file = self._file_maker(parts, download_timeout)
-            work = self._works[key] = JobWork(parts.services, key, make_file, ticket=ticket)
-        elif download_timeout is not None:
-            work.make_files_with(self._file_maker(parts, download_timeout))
-        return self._handle(work, None, callback_timeout)
-
-    async def unfinished(
-        self, *, callback_timeout: float | None = None, download_timeout: float | None = None
-    ) -> AsyncGenerator[Job[Any], None]:
-        """Jobs of this account in which something is left to do, and that nobody works on.
-
-        To wait for the callback, to redeem it, or to save the file. Each is leased to this client,
-        so of many processes that ask only one gets it: until it is done, or given up, or the
-        process dies. After a death on the same machine it is free at once, after one elsewhere
-        within half a minute.
-
-        Raises:
-            StoreError: the store cannot be used.
-
-        """
-        parts = self._open_parts()
-        store = parts.services.store
-        async for record in store.unfinished(parts.services.account):
-            if not await store.lease(record.key):
-                continue
-            work = self._works.get(record.key)
-            if work is None:
-                make_file = self._file_maker(parts, download_timeout)
-                work = JobWork(parts.services, record.key, make_file, leased=record)
-                self._works[record.key] = work
-            else:
-                work.live.was_leased(record)
-            yield self._handle(work, None, callback_timeout)
-
-    def file(self, url: str, *, download_timeout: float | None = None) -> RemoteFile:
-        """The file at any http or https address; no credentials of AF10 are sent to it."""
-        fetcher = self._open_parts().fetcher
-        return RemoteFile(
-            fetcher,
-            url,
-            is_trusted=True,
-            download_timeout=self._download_seconds(download_timeout),
-        )
-
-    def _file_maker(self, parts: _Parts, download_timeout: float | None) -> FileMaker:
-        seconds = self._download_seconds(download_timeout)
-        return _FileMaker(parts.fetcher, self._trusts_private_files(), seconds)
-
-    def _handle(
-        self, work: JobWork, start_timeout: float | None, callback_timeout: float | None
-    ) -> Job[Any]:
-        return Job(
-            work,
-            start_timeout=checked_seconds("start_timeout", start_timeout, self._start_timeout),
-            callback_timeout=checked_seconds(
-                "callback_timeout", callback_timeout, self._callback_timeout
-            ),
-        )
-
-    def _download_seconds(self, given: float | None) -> float:
-        return checked_seconds("download_timeout", given, self._download_timeout)
-
-    def _trusts_private_files(self) -> bool:
-        return self._allow_private_files or self._is_near()
+        await self.open_parts().requester.session()
 
     def _is_near(self) -> bool:
         """Whether AF10 is at a private address, as the sandbox is."""
@@ -518,79 +352,20 @@ class AF10Client:
         return base.scheme == "http" or is_private_host(base.hostname or "")
 
 
-@dataclass(frozen=True, slots=True)
-class _FileMaker:
-    """Makes the result of a job whose payload is the address of a file."""
-
-    fetcher: Fetcher
-    is_trusted: bool
-    download_timeout: float
-
-    def __call__(self, url: str, work: JobWork) -> RemoteFile:
-        return RemoteFile(
-            self.fetcher,
-            url,
-            is_trusted=self.is_trusted,
-            download_timeout=self.download_timeout,
-            owner=work,
-        )
+def client_over(resources: Resources, **arguments: Any) -> AF10Client:
+    """A client over resources that it shares with others, and that outlive it."""
+    client = AF10Client(**arguments)
+    client._shared = resources
+    return client
 
 
-class _Requester:
-    """Sends one account's calls, and renews its token once when AF10 refuses it."""
-
-    def __init__(
-        self, settings: Settings, transport: Transport, authenticator: Authenticator
-    ) -> None:
-        self._credentials = _credentials(settings)
-        self._api_key = settings.api_key.get_secret_value()
-        self._transport = transport
-        self._authenticator = authenticator
-        self._token = ""
-
-    async def session(self) -> Session:
-        session = await self._authenticator.session()
-        self._token = session.token
-        return session
-
-    def secrets(self) -> tuple[str, ...]:
-        return (*self._credentials, self._token)
-
-    async def request(self, call: wire.Call, departure: Departure | None = None) -> wire.Reply:
-        session = await self.session()
-        reply = await self._send(call, session, departure)
-        if not wire.is_token_refused(reply):
-            return reply
-        logger.debug("the token was refused; renewing it")
-        if departure is not None:
-            departure.sent = False  # what was refused for its token has not happened
-        session = await self._authenticator.session(refused=session)
-        self._token = session.token
-        return await self._send(call, session, departure)
-
-    async def _send(
-        self, call: wire.Call, session: Session, departure: Departure | None
-    ) -> wire.Reply:
-        headers = {"token": session.token, "apikey": self._api_key}
-        return await self._transport.send(
-            call, session.api_url, headers, timeout=REQUEST_TIMEOUT, departure=departure
-        )
+def _account_of(credentials: Credentials) -> str:
+    """Tells accounts apart in a store without naming them there."""
+    names = (credentials.api_key, credentials.username, credentials.organization_name or "")
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]
 
 
-def _read_ticket(text: str) -> Ticket:
-    try:
-        return read_ticket(text)
-    except TicketError as error:
-        raise ConfigurationError(str(error)) from None
-
-
-def _credentials(settings: Settings) -> tuple[str, ...]:
-    found = (settings.api_key, settings.username, settings.password)
-    return tuple(each.get_secret_value() for each in found)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+def _checked_concurrency(most: int) -> int:
+    if most < 1:
+        raise ConfigurationError("max_concurrency must be at least 1")
+    return most

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .download_source import Fetcher, Limits, Owner, Source
-from .errors import ClosedError, ConfigurationError, DownloadTimeoutError
+from .errors import AF10Error, ClosedError, ConfigurationError, DownloadTimeoutError
+from .events import DownloadBegan, DownloadEnded
 from .partial_file import PartialFile
 from .progress import Meter, ProgressHandler
 from .saving import Saving, Segments, Wishes
@@ -177,7 +178,7 @@ class RemoteFile:
         clock = self._fetcher.runtime.monotonic
         started = clock()
         partial = PartialFile(target, overwrite=overwrite, name=self._key or self.url)
-        async with self._owned(), self._limited():
+        async with self._told() as outcome, self._owned(), self._limited():
             saved = await self._find(partial, wishes)
             if saved is None:
                 meter = Meter(progress, clock, started)
@@ -192,6 +193,7 @@ class RemoteFile:
                     attempts=saving.attempts,
                 )
                 logger.info("saved %s: %d bytes in %.1f s", path, saved.size, saved.seconds)
+            outcome.size, outcome.attempts = saved.size, saved.attempts
         # Not under the limit: the file is here, whatever the store takes to hear of it.
         await self._collected()
         return saved
@@ -256,8 +258,9 @@ class RemoteFile:
         meter = Meter(progress, clock, started)
         streaming = self._streaming(stall_timeout, min_speed, meter, max_size, "max_size")
         expected = _hex("sha256", sha256, 64)
-        async with self._owned(), self._limited():
+        async with self._told() as outcome, self._owned(), self._limited():
             copied = await self._copy(streaming, target, overwrite, options, expected)
+            outcome.size, outcome.attempts = copied.size, streaming.attempts
         await self._collected()
         return replace(copied, seconds=clock() - started, attempts=streaming.attempts)
 
@@ -269,8 +272,9 @@ class RemoteFile:
 
         """
         streaming = self._streaming(limit=limit, option="limit; save it instead, or raise that")
-        async with self._owned(), self._limited():
+        async with self._told() as outcome, self._owned(), self._limited():
             found = await streaming.read()
+            outcome.size, outcome.attempts = len(found), streaming.attempts
         await self._collected()
         return found
 
@@ -278,17 +282,20 @@ class RemoteFile:
         """Its bytes as they come. A cut raises, so what came before it is not the whole file."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._timeout
-        chunks = self._streaming().chunks(eager=True)
-        try:
-            while True:
-                # Not around the loop: what the caller does between two chunks is not ours to end.
-                async with self._source.labelled(), self._limited(until - clock()):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    break
-                yield chunk
-        finally:
-            await chunks.aclose()
+        streaming = self._streaming()
+        chunks = streaming.chunks(eager=True)
+        async with self._told() as outcome:
+            try:
+                while True:
+                    # Not around the loop: what the caller does between two is not ours to end.
+                    async with self._source.labelled(), self._limited(until - clock()):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        break
+                    yield chunk
+                outcome.size, outcome.attempts = streaming.received, streaming.attempts
+            finally:
+                await chunks.aclose()
         await self._collected()
 
     # -- how ---------------------------------------------------------------------------------------
@@ -352,6 +359,40 @@ class RemoteFile:
         logger.info("job %s: its file was saved before", self._key)
         return SavedFile(Path(file.path), file.size, file.sha256, 0.0, file.size, 0)
 
+    @asynccontextmanager
+    async def _told(self) -> AsyncIterator[_Outcome]:
+        """Tell of the download, and of its end."""
+        events, runtime, outcome = self._fetcher.events, self._fetcher.runtime, _Outcome()
+        if not events.are_wanted:
+            yield outcome
+            return
+        began = DownloadBegan(
+            id=events.new_id(),
+            account=events.account,
+            key=self._key,
+            at=runtime.now(),
+            trace=self._owner.trace if self._owner is not None else None,
+        )
+        events.tell(began)
+        started, failure = runtime.monotonic(), None
+        try:
+            yield outcome
+        except AF10Error as error:
+            failure = error
+            raise
+        finally:
+            ended = DownloadEnded(
+                id=began.id,
+                account=began.account,
+                key=began.key,
+                at=runtime.now(),
+                seconds=runtime.monotonic() - started,
+                size=outcome.size,
+                attempts=outcome.attempts,
+                error=failure,
+            )
+            events.tell(ended)
+
     async def _collected(self) -> None:
         if self._owner is not None:
             await self._owner.collected()
@@ -388,6 +429,14 @@ class RemoteFile:
             except BaseException:
                 self._owner.release()
                 raise
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What is to be told of a download."""
+
+    size: int | None = None
+    attempts: int = 1
 
 
 async def _again(first: bytes | None, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

@@ -25,7 +25,9 @@ from .errors import (
     RequestTimeoutError,
     UnsafeURLError,
 )
+from .events import NOBODY, Events
 from .file_reply import Block, FileReply
+from .limits import PER_ACCOUNT
 from .protocol.addresses import check_file_url, is_allowed_host, is_private_host
 from .protocol.files import (
     MAX_ERROR_BYTES,
@@ -66,6 +68,11 @@ class Fetcher:
     runtime: Runtime
     limits: Limits
     allowed_hosts: tuple[str, ...] | None = None
+    events: Events = NOBODY
+    account: str = ""
+    """Whose turn it is when requests wait for a slot."""
+    most_at_once: int = PER_ACCOUNT
+    """How many of its requests are under way at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,11 @@ class Owner(Protocol):
     @property
     def ticket(self) -> str | None:
         """What restores it anywhere, if enough is known."""
+        ...
+
+    @property
+    def trace(self) -> str | None:
+        """Where its trace goes on."""
         ...
 
     @property
@@ -179,6 +191,8 @@ class Source:
                 trusted=route.is_trusted,
                 headers=headers,
                 stall_timeout=limits.stall_timeout,
+                account=self.fetcher.account,
+                most_at_once=self.fetcher.most_at_once,
             )
             async with self.labelled(), stream as reply:
                 found = await self._read_head(route, reply, wanted, limits)

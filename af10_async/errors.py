@@ -7,6 +7,7 @@ AF10Error
 ├── ClosedError                   used before it was entered, after it was left, or elsewhere
 ├── APIError                      AF10 answered, and said no
 │   ├── AuthenticationError       wrong credentials, or a token that stays refused
+│   ├── NotFoundError             there is no such thing (404)
 │   ├── RateLimitError            too many requests (429)
 │   └── ServerError               AF10 itself failed (5xx)
 ├── BadResponseError              an answer that is not what the wire promises
@@ -41,7 +42,8 @@ AF10Error
 
 Every error says in `str()` what happened and what to do next, and carries `key` (of the job it
 belongs to, so that the job can be picked up again), `ticket` (the same for where the store does not
-know the job), `step`, `sent` and `retryable`.
+know the job), `step`, `sent` and `retryable`; and, as far as there was a call to AF10, its `method`
+and `path` (never the query), and of the answer `status`, `error_code` and `error_message`.
 No error text holds credentials, tokens, secrets or payload URLs.
 """
 
@@ -75,6 +77,7 @@ __all__ = [
     "JobTimeoutError",
     "MissingExtraError",
     "NetworkError",
+    "NotFoundError",
     "PortInUseError",
     "RateLimitError",
     "RequestTimeoutError",
@@ -104,6 +107,18 @@ class AF10Error(Exception):
     ticket: str | None = None
     """What `client.job(ticket)` restores the job with, also where the store does not know it. Holds
     no credentials."""
+    method: str = ""
+    """The method of the call to AF10 that failed; empty when it was none."""
+    path: str = ""
+    """Its path, never its query."""
+    status: int | None = None
+    """The HTTP status of the answer, if there was one."""
+    error_code: int | str | None = None
+    """`errorCode` of the answer's body, if there was one."""
+    error_message: str | None = None
+    """`errorMessage` of the answer's body, with anything secret taken out."""
+    retry_after: float | None = None
+    """Seconds that the server asked us to wait, if it did."""
 
     def __init__(
         self,
@@ -142,7 +157,7 @@ class ConfigurationError(AF10Error, ValueError):
     """A setting is missing or malformed; nothing was sent. The text names it."""
 
 
-class MissingExtraError(AF10Error, ImportError):
+class MissingExtraError(AF10Error, ImportError):  # type: ignore[misc]  # both have a path
     """An optional part is not installed; the text holds the pip line."""
 
 
@@ -155,15 +170,6 @@ class APIError(AF10Error):
 
     status: int
     """The HTTP status."""
-    error_code: int | str | None
-    """`errorCode` of the body, if there was one."""
-    error_message: str | None
-    """`errorMessage` of the body, with anything secret taken out."""
-    method: str
-    path: str
-    """Method and path of the call; never its query."""
-    retry_after: float | None
-    """Seconds that the server asked us to wait, if it did."""
 
     def __init__(
         self,
@@ -193,6 +199,10 @@ class AuthenticationError(APIError):
     """AF10 does not accept the credentials, or refuses a token it has only just given."""
 
 
+class NotFoundError(APIError):
+    """AF10 knows no such thing (404): check the path, or the id in it."""
+
+
 class RateLimitError(APIError):
     """AF10 asks for fewer requests (429)."""
 
@@ -205,8 +215,6 @@ class BadResponseError(AF10Error):
     """Something answered, but not with what the wire promises (HTML, too large, encoded, ...)."""
 
     status: int
-    method: str
-    path: str
     excerpt: str
     """The first 200 characters of the body, with anything secret taken out."""
 
@@ -321,8 +329,6 @@ class DownloadRefusedError(DownloadError):
     """The file server said no; `status` is its answer."""
 
     status: int
-    retry_after: float | None
-    """Seconds that the server asked us to wait, if it did."""
 
     def __init__(
         self,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from .errors import AF10Error, StoreError
+from .events import JobEvent
 from .job_services import Services
 from .protocol.lifecycle import (
     DONE_LIFETIME,
@@ -16,7 +17,6 @@ from .protocol.lifecycle import (
     CalledBack,
     Event,
     JobRecord,
-    JobState,
     LifeEnded,
     advance,
 )
@@ -24,18 +24,6 @@ from .protocol.lifecycle import (
 logger = logging.getLogger("af10_async.jobs")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """One step in the life of a job."""
-
-    key: str
-    state: JobState
-    at: float
-    """Unix seconds."""
-    failure: str | None = None
-    """Why it failed, if it did."""
 
 
 Listener = Callable[[JobEvent], None]
@@ -286,10 +274,22 @@ class LiveRecord:
         self._listeners = tuple(each for each in self._listeners if each != listener)
 
     def _tell(self, record: JobRecord) -> None:
-        event = JobEvent(self.key, record.state, self._services.runtime.now(), record.failure)
+        events = self._services.requester.events
+        event = JobEvent(
+            self.key,
+            record.state,
+            self._services.runtime.now(),
+            record.failure,
+            events.account,
+            record.method,
+            record.path,
+            record.created_at,
+            record.trace,
+        )
         self._history += (event,)
         for listener in self._listeners:
             listener(event)
+        events.tell(event)
 
     # -- claiming ----------------------------------------------------------------------------------
 

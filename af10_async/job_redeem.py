@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import assert_never
 
 from .errors import AF10Error, APIError, BadResponseError
+from .events import trace_of_job
 from .job_record import LiveRecord
 from .job_services import Services, labelled
 from .protocol import wire
@@ -31,13 +33,14 @@ class Redeemer:
 
     async def redeem(self) -> None:
         """Try the secrets in turn, each a few times, until one gives the payload."""
+        trace_of_job.set(self._live.known.trace)  # the task is this run's own
         tries: Counter[str] = Counter()
         troubles = 0
         while self._live.known.secrets and not self._live.known.is_done:
             trouble: AF10Error | None = None
             for secret in self._live.known.secrets:
                 try:
-                    if await self._give_in(secret):
+                    if await self._give_in(secret, attempt=tries[secret] + troubles + 1):
                         return
                     tries[secret] += 1
                 except AF10Error as error:
@@ -55,14 +58,18 @@ class Redeemer:
         if record is None or not record.secrets:
             return None
         secret = record.secrets[0]
-        outcome = await self._ask(secret)
+        marker = trace_of_job.set(record.trace)
+        try:
+            outcome = await self._ask(secret)
+        finally:
+            trace_of_job.reset(marker)
         if not isinstance(outcome, wire.Payload):
             return None
         await self._live.apply(PayloadReceived(self._now(), outcome.json, secret))
         return wire.file_url(outcome.json)
 
-    async def _give_in(self, secret: str) -> bool:
-        outcome = await self._ask(secret)
+    async def _give_in(self, secret: str, attempt: int) -> bool:
+        outcome = await self._ask(secret, attempt)
         match outcome:
             case wire.Payload(json=payload):
                 record = self._live.known
@@ -79,8 +86,11 @@ class Redeemer:
                 assert_never(outcome)
         return False
 
-    async def _ask(self, secret: str) -> wire.Payload | wire.NotReady | wire.NotRedeemable:
-        reply = await self._services.requester.request(wire.redeem_call(secret))
+    async def _ask(
+        self, secret: str, attempt: int = 1
+    ) -> wire.Payload | wire.NotReady | wire.NotRedeemable:
+        call = replace(wire.redeem_call(secret), attempt=attempt)
+        reply = await self._services.requester.request(call)
         return wire.read_redeem(reply, (*self._services.requester.secrets(), secret))
 
     async def _next_round(self, tries: Counter[str]) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .errors import AF10Error
+from .events import Events
 from .protocol import wire
 from .protocol.lifecycle import JobRecord
 from .protocol.retry import RetryPolicy
@@ -22,12 +23,18 @@ class Order:
 
     method: str
     path: str
-    body: Mapping[str, Any] | None
+    body: Mapping[str, Any] | None = field(repr=False)
+    params: Mapping[str, str] | None = field(repr=False)
     expects_file: bool
 
 
 class Requester(Protocol):
     """Sends calls of one account, renewing its token when need be."""
+
+    @property
+    def events(self) -> Events:
+        """Who is told of what happens to this account."""
+        ...
 
     async def session(self) -> object:
         """Make sure that there is a token."""

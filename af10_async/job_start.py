@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from .errors import AF10Error, APIError, ClosedError, StoreError
+from .events import StartBegan, StartEnded, trace_of_job
 from .job_record import LiveRecord
 from .job_services import Order, Receiver, Services, labelled
 from .protocol import wire
@@ -42,6 +43,7 @@ class JobStart:
         "_live",
         "_post_scope",
         "_services",
+        "_trace",
         "doubt",
         "failure",
         "is_over",
@@ -59,6 +61,7 @@ class JobStart:
         self._services = services
         self._live = live
         self._departure = Departure()
+        self._trace: str | None = None
         self._post_scope: asyncio.Timeout | None = None
         self._flight: SingleFlight[None] | None = None
 
@@ -83,6 +86,48 @@ class JobStart:
     async def _start(self) -> None:
         if self.is_over:
             return  # an earlier run, whose end this one waited for, may have sent it
+        with self._told():
+            await self._send()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell of the start and of its end; between them, its trace is the current one."""
+        events, runtime = self._services.requester.events, self._services.runtime
+        if not events.are_wanted:
+            yield
+            return
+        began = StartBegan(
+            id=events.new_id(),
+            account=events.account,
+            key=self._live.key,
+            method=self.order.method,
+            path=self.order.path,
+            at=runtime.now(),
+        )
+        events.tell(began)
+        self._trace = events.trace_of(began)
+        trace_of_job.set(self._trace)  # this task is the start's own
+        started, failure = runtime.monotonic(), None
+        try:
+            yield
+        except AF10Error as error:
+            failure = error
+            raise
+        finally:
+            ended = StartEnded(
+                id=began.id,
+                account=began.account,
+                key=began.key,
+                method=began.method,
+                path=began.path,
+                at=runtime.now(),
+                seconds=runtime.monotonic() - started,
+                sent=self.sent,
+                error=failure or self.doubt,
+            )
+            events.tell(ended)
+
+    async def _send(self) -> None:
         attempt = 0
         self._live.on_start_proven = self._hurry
         try:
@@ -91,7 +136,7 @@ class JobStart:
                 receiver = self._receiver()
                 await self._register()
                 attempt += 1
-                outcome = await self._post(receiver)
+                outcome = await self._post(receiver, attempt)
                 if not isinstance(outcome, _NotStarted):
                     break
                 self._departure = Departure()
@@ -125,6 +170,7 @@ class JobStart:
             expects_file=self.order.expects_file,
             created_at=now,
             expires_at=now + JOB_LIFETIME,
+            trace=self._trace,
         )
         try:
             await self._add(record)
@@ -158,11 +204,11 @@ class JobStart:
             return False
 
     async def _post(
-        self, receiver: Receiver
+        self, receiver: Receiver, attempt: int
     ) -> wire.Started | wire.Finished | wire.Unclear | _NotStarted:
         secrets = self._services.requester.secrets()
         try:
-            outcome = wire.read_start(await self._answer(receiver), secrets)
+            outcome = wire.read_start(await self._answer(receiver, attempt), secrets)
         except (AF10Error, TimeoutError) as error:
             if self._live.is_certain:
                 return wire.Started()  # the callback was here first
@@ -173,9 +219,10 @@ class JobStart:
             return _NotStarted(outcome.reason, is_refusal=True, may_repeat=True)
         return outcome
 
-    async def _answer(self, receiver: Receiver) -> wire.Reply:
-        webhook_url = receiver.webhook_url(self._live.key)
-        call = wire.webhook_call(self.order.path, webhook_url, self.order.body)
+    async def _answer(self, receiver: Receiver, attempt: int) -> wire.Reply:
+        order, webhook_url = self.order, receiver.webhook_url(self._live.key)
+        call = wire.webhook_call(order.method, order.path, webhook_url, order.body, order.params)
+        call = replace(call, attempt=attempt)
         async with self._ended_by_callback():
             return await self._services.requester.request(call, self._departure)
 

@@ -219,6 +219,12 @@ class JobWork:
         return await Redeemer(self._services, self._live).fresh_url()
 
     @property
+    def trace(self) -> str | None:
+        """Where its trace goes on, if it has one."""
+        record = self._live.record
+        return record.trace if record is not None else None
+
+    @property
     def saved_file(self) -> FileOnDisk | None:
         """The file as somebody saved it, or nearly so, and perhaps did not live to say so."""
         record = self._live.record

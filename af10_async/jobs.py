@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from .errors import JobError
-from .job_record import JobEvent
+from .events import JobEvent
 from .job_work import JobWork
 from .protocol.lifecycle import JobState
 
@@ -45,12 +45,21 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
         "_driving",
         "_is_used",
         "_more_drivers",
+        "_read",
         "_start_timeout",
         "_work",
     )
 
-    def __init__(self, work: JobWork, *, start_timeout: float, callback_timeout: float) -> None:
+    def __init__(
+        self,
+        work: JobWork,
+        *,
+        start_timeout: float,
+        callback_timeout: float,
+        read: Callable[[Any], T_co] | None = None,
+    ) -> None:
         self._work = work
+        self._read = read
         work.take()
         self._start_timeout = start_timeout
         self._callback_timeout = callback_timeout
@@ -129,8 +138,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]:
         self._is_used = True
         yield from self._wait().__await__()
-        result: T_co = self._work.result()
-        return result
+        return self._result()
 
     def __repr__(self) -> str:
         return f"<Job {self.key} {self.state}>"
@@ -146,6 +154,11 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
                 source=self,
             )
         self._work.let_go()
+
+    def _result(self) -> T_co:
+        result = self._work.result()
+        found: T_co = self._read(result) if self._read is not None else result
+        return found
 
     def _wait(self) -> Coroutine[Any, Any, None]:
         return self._work.wait(self._start_timeout, self._callback_timeout)
@@ -195,7 +208,7 @@ class Job(Coroutine[Any, Any, T_co], Generic[T_co]):
             return step(driver)
         except StopIteration:
             self._pop_driver(task)
-            raise StopIteration(self._work.result()) from None
+            raise StopIteration(self._result()) from None
         except BaseException:
             self._pop_driver(task)
             raise

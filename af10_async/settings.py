@@ -160,18 +160,9 @@ class ReceiverSettings(StoreSettings):
             )
 
 
-class Settings(ReceiverSettings):
-    """The configuration of one client."""
+class ConnectionSettings(ReceiverSettings):
+    """The configuration of what clients of several accounts may share."""
 
-    base_url: HttpUrl = _expected(
-        "the address of AF10's API, such as https://api.autoflex10.work/v2"
-    )
-    api_key: Annotated[SecretStr, AfterValidator(_header_secret)] = _expected(
-        "the API key from AF10, visible ASCII without spaces"
-    )
-    username: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 user name")
-    password: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 password")
-    organization_name: Name | None = _expected("the AF10 organization's name", default=None)
     ca_file: ReadableFile | None = _expected(
         "the path of a readable PEM file with certificates to trust beside the usual ones",
         default=None,
@@ -198,6 +189,25 @@ class Settings(ReceiverSettings):
                 " arrive at a known port; set it to the one that the public address leads to; or"
                 f" share a {naming('store')} with another process that receives them"
             )
+
+
+class Settings(ConnectionSettings):
+    """The configuration of one client."""
+
+    base_url: HttpUrl = _expected(
+        "the address of AF10's API, such as https://api.autoflex10.work/v2"
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_header_secret)] = _expected(
+        "the API key from AF10, visible ASCII without spaces"
+    )
+    username: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 user name")
+    password: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 password")
+    organization_name: Name | None = _expected("the AF10 organization's name", default=None)
+
+    def _check_together(self, naming: Callable[[str], str]) -> None:
+        super()._check_together(naming)
+        if self.public_url is None:
+            return
         host, api_host = urlsplit(self.public_url).hostname, urlsplit(self.base_url).hostname
         if is_private_host(host or "") and not is_private_host(api_host or ""):
             raise ConfigurationError(

@@ -40,6 +40,21 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     return await through(asyncio.create_task(work))
 
 
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, and wait for its end, also when we are cancelled; nobody wants its result."""
+    task.cancel()
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if not task.cancelled():
+        task.exception()
+    if is_cancelled:
+        raise asyncio.CancelledError
+
+
 async def in_scope(
     work: Coroutine[Any, Any, T], drop: Callable[[T], Coroutine[Any, Any, None]]
 ) -> T:

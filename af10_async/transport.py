@@ -16,12 +16,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
 from .connections import AsyncioBackend, AsyncioStream
 from .errors import (
+    AF10Error,
     BadResponseError,
     ConfigurationError,
     RequestTimeoutError,
@@ -29,10 +30,13 @@ from .errors import (
 )
 from .file_reply import FileReply, lower_names, raw_body
 from .http_errors import is_bad_url, raise_translated
+from .limits import PER_ACCOUNT, ConcurrencyLimit
 from .network import PoolTransport, proxy_mounts, public_addresses_only
-from .protocol.wire import MAX_JSON_BYTES, Call, Reply
+from .protocol.wire import Call, Reply
 from .runtime import Runtime
 from .shelter import to_its_end
+
+E = TypeVar("E", bound=AF10Error)
 
 logger = logging.getLogger("af10_async.transport")
 
@@ -45,8 +49,6 @@ CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "token", "apike
 _DOWNLOAD = "the download"
 MAX_KEEPALIVE = 20
 """Most idle connections that are kept for the next request."""
-MAX_CONNECTIONS = 100
-"""Most requests to AF10 that one transport has under way at a time."""
 
 
 class HTTPClient(Protocol):
@@ -113,8 +115,7 @@ class Departure:
 class Transport:
     """Sends requests over one HTTP client, ours or the user's.
 
-    At most 100 requests are under way at a time: the others wait here, in order, because httpx's
-    own queue becomes slow when it is long.
+    At most so many requests are under way at a time as `limit` allows, which others may share.
     """
 
     def __init__(
@@ -123,12 +124,13 @@ class Transport:
         *,
         ca_file: Path | None = None,
         runtime: Runtime | None = None,
+        limit: ConcurrencyLimit | None = None,
     ) -> None:
         self._handed_in = http_client is not None
         self._ca_file = ca_file
         self._client: Any = http_client if self._handed_in else self._make_client(AsyncioBackend())
         self._file_clients: dict[bool, Any] = {}
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._limit = limit or ConcurrencyLimit.of_this_loop()
         self._runtime = runtime or Runtime()
 
     async def close(self) -> None:
@@ -147,29 +149,36 @@ class Transport:
         *,
         timeout: float,
         departure: Departure | None = None,
+        account: str = "",
+        most_at_once: int = PER_ACCOUNT,
     ) -> Reply:
         """Send one call and read its whole answer; `timeout` is for all of it, in seconds.
+
+        Waiting for a slot does not count. Of `account`, at most so many are under way.
 
         Raises `NetworkError` (its `sent` is False only when nothing can have arrived) and
         `BadResponseError`. Who must know whether the call left, even when cancelled, brings a
         `departure`.
         """
-        what = f"{call.method} {call.path}"
         departure = departure or Departure()
+        await self._limit.acquire(account, most_at_once)
         started = self._runtime.monotonic()
         try:
-            async with self._slots, asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout):
                 # Our own client tells of its progress when asked to; another one may not.
                 departure.sent = None if self._handed_in or not _is_traced(call) else False
                 reply = await self._exchange(call, base_url, headers, departure)
-        except TimeoutError as error:
-            if isinstance(error, RequestTimeoutError):
-                raise
-            raise RequestTimeoutError(
-                f"{what}: no answer within {timeout:g} s", sent=departure.sent, retryable=True
-            ) from None
-        seconds = self._runtime.monotonic() - started
-        logger.debug("%s: HTTP %d in %.3f s", what, reply.status, seconds)
+        except AF10Error as error:
+            _labelled(error, call)
+            raise
+        except TimeoutError:
+            raise _labelled(_timeout_error(call, timeout, departure), call) from None
+        finally:
+            self._limit.release(account, most_at_once)
+        if logger.isEnabledFor(logging.DEBUG):
+            seconds = self._runtime.monotonic() - started
+            what = f"{call.method} {call.path}"
+            logger.debug("%s: HTTP %d in %.3f s", what, reply.status, seconds)
         return reply
 
     async def _exchange(
@@ -208,6 +217,8 @@ class Transport:
         trusted: bool,
         headers: Mapping[str, str] | None = None,
         stall_timeout: float = READ_TIMEOUT,
+        account: str = "",
+        most_at_once: int = PER_ACCOUNT,
     ) -> AsyncIterator[FileReply]:
         """GET a file, with no credentials at all; leaving the block closes the connection.
 
@@ -220,9 +231,10 @@ class Transport:
             "extensions": {"timeout": {**seconds, "pool": None}},
             "headers": {"accept-encoding": "identity", **(headers or {})},
         }
+        await self._limit.acquire(account, most_at_once)
         try:
             # For all of the head: a timeout of a read begins anew with each byte of it.
-            async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + stall_timeout):
+            async with asyncio.timeout(CONNECT_TIMEOUT + stall_timeout):
                 response = await self._open_file(client, url, **options)
         except TimeoutError as error:
             if isinstance(error, RequestTimeoutError):
@@ -230,6 +242,8 @@ class Transport:
             raise RequestTimeoutError(
                 f"{_DOWNLOAD}: no answer in time", sent=None, retryable=True
             ) from None
+        finally:
+            self._limit.release(account, most_at_once)
         reply = FileReply(response, _DOWNLOAD)
         try:
             yield reply
@@ -304,6 +318,20 @@ class Transport:
         return self._file_clients[trusted]
 
 
+def _timeout_error(call: Call, timeout: float, departure: Departure) -> RequestTimeoutError:
+    return RequestTimeoutError(
+        f"{call.method} {call.path}: no answer within {timeout:g} s",
+        sent=departure.sent,
+        retryable=True,
+    )
+
+
+def _labelled(error: E, call: Call) -> E:
+    """The error, with the call that it is about."""
+    error.method, error.path = call.method, call.path
+    return error
+
+
 async def _close(response: Any, *, is_consumed: bool) -> None:
     try:
         await to_its_end(response.aclose())
@@ -346,8 +374,8 @@ async def _read_capped(response: Any, headers: Mapping[str, str], call: Call, st
     async with aclosing(raw_body(response)) as body:
         async for chunk in body:
             size += len(chunk)
-            if size > MAX_JSON_BYTES:
-                raise _bad(call, status, "is larger than 1 MiB")
+            if size > call.most_bytes:
+                raise _bad(call, status, f"is larger than {call.most_bytes // 2**20} MiB")
             chunks.append(chunk)
     return b"".join(chunks)
 

@@ -86,6 +86,8 @@ class JobRecord:
     """Whether the payload is a file that nobody has saved yet."""
     file: FileOnDisk | None = None
     """The file that was complete and about to get this name, or has it."""
+    trace: str | None = None
+    """Where its trace goes on: a W3C `traceparent`."""
     version: int = 0
     """Goes up with each change: by `CALLBACK_STEP` when a callback came, else by one.
 

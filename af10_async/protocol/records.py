@@ -32,6 +32,7 @@ _NAMES = {
     "failure": "f",
     "uncollected": "u",
     "file": "n",
+    "trace": "o",
     "version": "v",
 }
 """Each field, by a letter."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,8 @@ from ..errors import (
     APIError,
     AuthenticationError,
     BadResponseError,
+    ConfigurationError,
+    NotFoundError,
     RateLimitError,
     ServerError,
 )
@@ -25,7 +27,9 @@ from .redaction import redact
 from .retry import parse_retry_after
 
 MAX_JSON_BYTES = 1024 * 1024
-"""Largest JSON answer that is read."""
+"""Largest answer that is read, in bytes, where it can only be small."""
+MAX_REPLY_BYTES = 32 * 1024 * 1024
+"""Largest answer to a quick call, a page of a list among them."""
 TOKEN_CAP_SECONDS = 25 * 60.0
 """Longest time that a token is used: it lives about 30 minutes (P)."""
 EXCERPT_LENGTH = 200
@@ -39,6 +43,10 @@ class Call:
     path: str
     params: Mapping[str, str] = field(default_factory=dict, repr=False)
     json: Any = field(default=None, repr=False)
+    attempt: int = 1
+    """1, or more when it is sent again."""
+    most_bytes: int = MAX_JSON_BYTES
+    """Largest answer that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,81 @@ def authenticate_call(
     return Call("GET", "/authenticate", params)
 
 
-def webhook_call(path: str, webhook_url: str, body: Mapping[str, Any] | None = None) -> Call:
-    """`POST` to a webhook-type endpoint with the address to call back (W)."""
-    return Call("POST", path, json={**(body or {}), "webhook_url": webhook_url})
+def webhook_call(
+    method: str,
+    path: str,
+    webhook_url: str,
+    body: Mapping[str, Any] | None = None,
+    params: Mapping[str, str] | None = None,
+) -> Call:
+    """A request to a webhook-type endpoint with the address to call back (W: a `POST`)."""
+    return Call(method, path, params or {}, {**(body or {}), "webhook_url": webhook_url})
+
+
+def environment_call(username: str) -> Call:
+    """`GET /util/environment?username=`, which needs no token (P)."""
+    return Call("GET", "/util/environment", {"username": username})
+
+
+Param = str | int | float | bool | None | Sequence[str]
+"""What a parameter may be: None is left out, several are joined by commas, as `fields` is (P)."""
+_METHOD = re.compile(r"[A-Za-z]{1,20}", re.ASCII)
+
+
+def quick_call(
+    method: str, path: str, params: Mapping[str, Param] | None = None, json: Any = None
+) -> Call:
+    """A call that AF10 answers at once. Raises `ConfigurationError` for what is none."""
+    return Call(
+        checked_method(method),
+        checked_path(path),
+        query(params or {}),
+        json,
+        most_bytes=MAX_REPLY_BYTES,
+    )
+
+
+def checked_method(method: str) -> str:
+    """The method in capitals. Raises `ConfigurationError`."""
+    if not _METHOD.fullmatch(str(method)):
+        raise ConfigurationError(f"the method must be one of HTTP, such as GET, not {method!r}")
+    return method.upper()
+
+
+def checked_path(path: str) -> str:
+    """A path below the API's address. Raises `ConfigurationError`.
+
+    It must not lead anywhere else, and what belongs into the query must not stand in it, because
+    the path is told in errors and logs, and the query is not.
+    """
+    if not str(path).startswith("/"):
+        raise ConfigurationError(
+            "the path must begin with a slash, such as /vehicle: AF10 itself names the host"
+        )
+    if "?" in path or "#" in path:
+        raise ConfigurationError("the path must have no query: give that as params={...}")
+    parts = path.split("/")
+    is_plain = path.isascii() and path.isprintable() and not set(path) & set(' "<>\\^`{|}')
+    if not is_plain or ".." in parts or "." in parts:
+        raise ConfigurationError(
+            "the path must be a plain one: put what a user typed through urllib.parse.quote first"
+        )
+    return path
+
+
+def query(params: Mapping[str, Param]) -> dict[str, str]:
+    """The parameters as text. Raises `ConfigurationError` for what has no clear one."""
+    return {name: _param(name, value) for name, value in params.items() if value is not None}
+
+
+def _param(name: str, value: Param) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
+    raise ConfigurationError(f"the parameter {name!r} must be text, a number or a list of texts")
 
 
 def redeem_call(secret: str) -> Call:
@@ -109,6 +189,28 @@ def not_promised(reply: Reply, what: str, secrets: Collection[str] = ()) -> BadR
         path=reply.path,
         excerpt=excerpt,
     )
+
+
+def read_quick(reply: Reply, secrets: Collection[str] = ()) -> Any:
+    """The JSON value of an answer to a quick call; None where it has no body (204, say)."""
+    if 200 <= reply.status < 300 and not reply.body.strip():
+        return None
+    return decipher(reply, secrets)
+
+
+def only_row(value: Any) -> Any:
+    """The row of an answer to a call for one (`GET /vehicle/{id}`), in `data` or by itself (P)."""
+    row = value["data"] if isinstance(value, dict) and "data" in value else value
+    return row[0] if isinstance(row, list) and len(row) == 1 else row
+
+
+def check_quick(reply: Reply, secrets: Collection[str] = ()) -> None:
+    """Raise the error that an answer to a quick call means, if it is one; it need not be JSON."""
+    if not 200 <= reply.status < 300 or b"errorCode" in reply.body:
+        try:
+            decipher(reply, secrets)
+        except BadResponseError:
+            return  # it is no JSON, and no refusal either
 
 
 def is_token_refused(reply: Reply) -> bool:
@@ -152,9 +254,24 @@ def _refusal(reply: Reply, body: Mapping[str, Any], secrets: Collection[str]) ->
         error_message=message,
         method=reply.method,
         path=reply.path,
-        retry_after=parse_retry_after(reply.headers.get("retry-after"), reply.received_at),
-        retryable=error_class in (RateLimitError, ServerError),
+        retry_after=_asked_wait(reply, body),
+        retryable=error_class in (RateLimitError, ServerError) or reply.status in (408, 425),
     )
+
+
+def _asked_wait(reply: Reply, body: Mapping[str, Any]) -> float | None:
+    """Seconds to wait, by `Retry-After` or by AF10's own `retry` in milliseconds (P)."""
+    asked = parse_retry_after(reply.headers.get("retry-after"), reply.received_at)
+    return asked if asked is not None else _milliseconds(body.get("retry"))
+
+
+def _milliseconds(retry: Any) -> float | None:
+    """AF10's `retry` as seconds; None for what is no sensible wait."""
+    try:
+        milliseconds = float(retry) if not isinstance(retry, bool) else -1.0
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return milliseconds / 1000 if 0 <= milliseconds <= 3_600_000 else None  # NaN is neither
 
 
 def _error_code(code: Any, secrets: Collection[str]) -> int | str | None:
@@ -175,6 +292,8 @@ def _meaning(
         return AuthenticationError, "check api_key, username and password"
     if "429" in codes:
         return RateLimitError, "send fewer requests, or later"
+    if "404" in codes:
+        return NotFoundError, "check the path, and the id in it"
     if status >= 500 or re.fullmatch("5[0-9]{2}", str(error_code)):
         return ServerError, "try again later"
     if 300 <= status < 400:
@@ -197,14 +316,21 @@ def read_come_back(reply: Reply) -> ComeBack | None:
     if reply.status != 202:
         return None
     value = _json(reply)
-    retry = value.get("retry") if isinstance(value, dict) else None
-    try:
-        milliseconds = float(retry) if retry is not None else 5000.0
-    except (TypeError, ValueError, OverflowError):
-        milliseconds = 5000.0
-    if not 0 <= milliseconds <= 3_600_000:  # also turns NaN away
-        milliseconds = 5000.0
-    return ComeBack(milliseconds / 1000)
+    asked = _milliseconds(value.get("retry")) if isinstance(value, dict) else None
+    return ComeBack(5.0 if asked is None else asked)
+
+
+def read_quick_come_back(reply: Reply) -> ComeBack | None:
+    """Whether an answer to any other GET says so: 202 with `retry` and no `data` (P, by analogy).
+
+    A 202 without it is an answer like any other: AF10 has taken something on.
+    """
+    if reply.status != 202 or reply.method != "GET":
+        return None
+    value = _json(reply)
+    if not isinstance(value, dict) or "retry" not in value or value.get("data") is not None:
+        return None
+    return read_come_back(reply)
 
 
 def token_life(valid_until: str | None, now: float) -> float:

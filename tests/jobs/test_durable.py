@@ -403,7 +403,7 @@ class Forgetful:
 
 
 def receiver_of(client: AF10Client) -> CallbackServer:
-    receiver = client._open_parts().services.receiver
+    receiver = client.open_parts().services.receiver
     assert isinstance(receiver, CallbackServer)
     return receiver
 
@@ -452,7 +452,7 @@ async def test_a_ticket_restores_a_job_that_the_store_has_forgotten(
 
 
 async def keys_in_store(client: AF10Client) -> set[str]:
-    store = client._open_parts().services.store
+    store = client.open_parts().services.store
     return {record.key async for record in store.records()}
 
 

@@ -102,14 +102,14 @@ def test_an_organization_name_is_sent_only_when_there_is_one(name: str | None) -
 
 
 def test_a_job_is_a_post_whose_json_names_the_webhook() -> None:
-    call = webhook_call("/backup/owner", "https://hooks.example/k")
+    call = webhook_call("POST", "/backup/owner", "https://hooks.example/k")
     assert (call.method, call.path, dict(call.params)) == ("POST", "/backup/owner", {})
     assert call.json == {"webhook_url": "https://hooks.example/k"}
 
 
 def test_a_body_of_the_callers_is_sent_but_cannot_replace_the_webhook() -> None:
     body = {"year": 2024, "webhook_url": "https://elsewhere.example"}
-    call = webhook_call("/export", "https://hooks.example/k", body)
+    call = webhook_call("POST", "/export", "https://hooks.example/k", body)
     assert call.json == {"year": 2024, "webhook_url": "https://hooks.example/k"}
     assert body["webhook_url"] == "https://elsewhere.example"
 
@@ -121,7 +121,7 @@ def test_redeeming_is_a_get_of_webhook_with_the_id() -> None:
 def test_no_repr_of_a_call_a_reply_or_an_outcome_shows_what_it_carries() -> None:
     shown = [
         authenticate_call("canary", "canary", "canary", "canary"),
-        webhook_call("/backup/owner", "https://canary.example/", {"canary": 1}),
+        webhook_call("POST", "/backup/owner", "https://canary.example/", {"canary": 1}),
         redeem_call("canary"),
         reply(200, {"token": "canary"}, set_cookie="canary"),
         Finished("canary"),

@@ -1,0 +1,201 @@
+"""Quick calls: asked, asked again where that is harmless, and read."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from .errors import AF10Error, BadResponseError, ClosedError
+from .events import CallRetried
+from .protocol import wire
+from .protocol.redaction import redact
+from .protocol.retry import RetryPolicy, may_repeat
+from .requester import Requester, again
+from .runtime import Runtime
+from .waits import Interrupted, Waits
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["RawResponse"]
+
+T = TypeVar("T")
+logger = logging.getLogger("af10_async.client")
+
+
+@dataclass(frozen=True, slots=True)
+class RawResponse:
+    """An answer of AF10 that is no refusal, as it came."""
+
+    method: str
+    path: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    """Names in lower case."""
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            ValueError: it is none.
+
+        """
+        return json.loads(self.body)
+
+
+class QuickCalls:
+    """Asks AF10, and asks again within a policy."""
+
+    def __init__(self, requester: Requester, waits: Waits, runtime: Runtime) -> None:
+        self._requester = requester
+        self._waits = waits
+        self._runtime = runtime
+
+    async def ask(
+        self,
+        call: wire.Call,
+        read: Callable[[wire.Reply], T],
+        *,
+        timeout: float,
+        policy: RetryPolicy,
+        without_token: bool = False,
+    ) -> T:
+        """What `read` makes of the answer; `timeout` (seconds) is for each attempt."""
+        started = self._runtime.monotonic()
+        try:
+            async with self._waits.limit(float("inf")):
+                while True:
+                    elapsed = self._runtime.monotonic() - started
+                    found = await self._attempt(call, read, timeout, policy, elapsed, without_token)
+                    if not isinstance(found, _Pause):
+                        return found
+                    await self._runtime.sleep(found.seconds)
+                    call = again(call)
+        except Interrupted:
+            raise ClosedError(
+                f"{call.method} {call.path}: the client was closed before the answer was here",
+                step="call",
+            ) from None
+
+    async def _attempt(
+        self,
+        call: wire.Call,
+        read: Callable[[wire.Reply], T],
+        timeout: float,
+        policy: RetryPolicy,
+        elapsed: float,
+        without_token: bool,
+    ) -> T | _Pause:
+        ask = self._requester.request_without_token if without_token else self._requester.request
+        try:
+            reply = await ask(call, timeout=timeout)
+            come_back = wire.read_quick_come_back(reply)
+            if come_back is None:
+                return read(reply)
+            if elapsed + come_back.seconds > policy.longest_total:
+                raise wire.not_promised(reply, "asks to come back later, again and again")
+        except AF10Error as error:
+            return self._pause_or_give_up(error, call, policy, elapsed)
+        return self._told(call, come_back.seconds, None)
+
+    def _pause_or_give_up(
+        self, error: AF10Error, call: wire.Call, policy: RetryPolicy, elapsed: float
+    ) -> _Pause:
+        if error.step == "authenticate":
+            raise error  # that was tried again already
+        error.step = "call"
+        chance = self._runtime.chance()
+        pause = policy.pause_of_call(error, call.method, call.attempt, elapsed, chance)
+        if pause is None:
+            error.retryable = may_repeat(error, call.method)
+            raise error
+        return self._told(call, pause, error)
+
+    def _told(self, call: wire.Call, pause: float, error: AF10Error | None) -> _Pause:
+        reason = error.message if error is not None else "AF10 asks to come back later"
+        logger.info("%s %s again in %.1f s: %s", call.method, call.path, pause, reason)
+        events = self._requester.events
+        if events.are_wanted:
+            event = CallRetried(
+                account=events.account,
+                method=call.method,
+                path=call.path,
+                attempt=call.attempt,
+                pause=pause,
+                error=error,
+                at=self._runtime.now(),
+            )
+            events.tell(event)
+        return _Pause(pause)
+
+    # -- what answers mean -------------------------------------------------------------------------
+
+    def value(self, reply: wire.Reply) -> Any:
+        """The deciphered JSON."""
+        return wire.read_quick(reply, self._requester.secrets())
+
+    def raw(self, reply: wire.Reply) -> RawResponse:
+        """The answer as it came, unless it is a refusal; it need not be JSON."""
+        wire.check_quick(reply, self._requester.secrets())
+        return RawResponse(reply.method, reply.path, reply.status, reply.headers, reply.body)
+
+    def fitting(self, reply: wire.Reply, value: Any, model: type[T]) -> T:
+        """The value as the caller's model."""
+        problem, found = fitted(value, model)
+        if problem is not None:
+            self.refuse(reply, problem)
+        return found
+
+    def refuse(self, reply: wire.Reply, problem: str) -> NoReturn:
+        """Raise the error for an answer that is not what was expected."""
+        clean = redact(problem, self._requester.secrets())
+        raise BadResponseError(
+            f"the answer to {reply.method} {reply.path} (HTTP {reply.status}) {clean}",
+            status=reply.status,
+            method=reply.method,
+            path=reply.path,
+            step="call",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    seconds: float
+
+
+def fitted(value: Any, model: type[T]) -> tuple[str | None, T]:
+    """The value as a model; and, when it does not fit, the problem in words, without the value."""
+    # Imported when it is needed: pydantic costs more than all of this package.
+    from pydantic import ValidationError
+
+    try:
+        return None, _adapter(model).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        name = getattr(model, "__name__", str(model))
+        problem = f"does not fit {name}: {where}: {first['msg']}"
+        return problem + (
+            f" (and {error.error_count() - 1} more)" * (error.error_count() > 1)
+        ), value
+
+
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(model)
+    except TypeError:  # not hashable: an Annotated with a list in it, say
+        return _new_adapter(model)
+
+
+def _new_adapter(model: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(model)
+
+
+_cached_adapter = functools.lru_cache(maxsize=256)(_new_adapter)

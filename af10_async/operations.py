@@ -1,0 +1,470 @@
+"""Operations: everything that can be asked of AF10 for one account."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+from urllib.parse import quote
+
+from .calls import fitted
+from .download import RemoteFile
+from .download_source import Fetcher
+from .downloader import checked_seconds
+from .errors import ConfigurationError, UnexpectedPayloadError
+from .job_services import Order
+from .job_work import FileMaker, JobWork
+from .jobs import Job
+from .paging import FetchedPage, Pages
+from .parts import Options, Parts, retry_policy
+from .protocol import keys, wire
+from .protocol.pages import PageError, read_page
+from .protocol.retry import RetryPolicy
+from .protocol.tickets import Ticket, TicketError, is_ticket, read_ticket
+from .quick_operations import QuickOperations
+
+if TYPE_CHECKING:
+    from .models import Environment, Vehicle
+
+T = TypeVar("T")
+
+
+class Operations(QuickOperations):
+    """What can be asked of AF10 for one account."""
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: RetryPolicy | int | None = None,
+        start_timeout: float | None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Operations:
+        """The same account with other options; those not given stay as they are.
+
+        `timeout` is for each attempt of a quick call, in seconds; `retries` is a policy, or how
+        often a failed request is sent again at most.
+
+        Raises:
+            ConfigurationError: a value makes no sense.
+
+        """
+        now = self._options
+        policy = now.retries if retries is None else retry_policy(retries, now.retries)
+        return Operations(
+            self._host,
+            Options(
+                checked_seconds("timeout", timeout, now.timeout),
+                policy,
+                checked_seconds("start_timeout", start_timeout, now.start_timeout),
+                checked_seconds("callback_timeout", callback_timeout, now.callback_timeout),
+                checked_seconds("download_timeout", download_timeout, now.download_timeout),
+            ),
+        )
+
+    # -- known endpoints ---------------------------------------------------------------------------
+
+    def pages(
+        self,
+        path: str,
+        *,
+        fields: Sequence[str] | None = None,
+        filter: str | None = None,
+        search: str | None = None,
+        sort: str | None = None,
+        params: Mapping[str, wire.Param] | None = None,
+        model: type[T] | None = None,
+    ) -> Pages[Any]:
+        """The rows of a list, from all of its pages: `async for row in af10.pages("/vehicle")`.
+
+        The next page is fetched while the rows of this one are being used; it ends where AF10 says
+        so.
+
+        Args:
+            path: Such as `/vehicle`.
+            fields: The columns that are wanted; all when not given.
+            filter: As AF10 takes it.
+            search: A text to look for.
+            sort: As AF10 takes it.
+            params: More of the query; `page` is ours.
+            model: What each row is to be: a pydantic model, or any type that pydantic can validate.
+
+        Raises:
+            ConfigurationError: there is no such call.
+
+        Raises, when iterated over: see `Pages`.
+
+        """
+        asked: dict[str, wire.Param] = {
+            **(params or {}),
+            "fields": fields,
+            "filter": filter,
+            "search": search,
+            "sort": sort,
+        }
+        if "page" in asked:
+            raise ConfigurationError("params must not name a page: all of them are fetched")
+        call = wire.quick_call("GET", path, asked)
+        return Pages(functools.partial(self._page, call, model))
+
+    async def _page(self, call: wire.Call, model: type[T] | None, number: int) -> FetchedPage[Any]:
+        calls = self._host.open_parts().calls
+
+        def read(reply: wire.Reply) -> FetchedPage[Any]:
+            try:
+                page = read_page(calls.value(reply))
+            except PageError as error:
+                calls.refuse(reply, str(error))
+            rows = page.rows
+            if model is not None:
+                many: Any = list[model]  # type: ignore[valid-type]
+                rows = calls.fitting(reply, rows, many)
+            refuse = functools.partial(calls.refuse, reply)
+            return FetchedPage(rows, page.is_last, page.rows, refuse)
+
+        return await calls.ask(
+            replace(call, params={**call.params, "page": str(number)}),
+            read,
+            timeout=self._options.timeout,
+            policy=self._options.retries,
+        )
+
+    async def environment(self) -> Environment:
+        """Which environment the account belongs to (`GET /util/environment`, without a token).
+
+        Raises: as `request`.
+        """
+        from .models import Environment
+
+        parts = self._host.open_parts()
+        return await parts.calls.ask(
+            wire.environment_call(parts.username),
+            lambda reply: parts.calls.fitting(reply, parts.calls.value(reply), Environment),
+            timeout=self._options.timeout,
+            policy=self._options.retries,
+            without_token=True,
+        )
+
+    def vehicles(
+        self,
+        *,
+        fields: Sequence[str] | None = None,
+        filter: str | None = None,
+        search: str | None = None,
+        sort: str | None = None,
+    ) -> Pages[Vehicle]:
+        """The dealer's vehicles (`GET /vehicle`): `async for vehicle in af10.vehicles()`.
+
+        See `pages`.
+        """
+        from .models import Vehicle
+
+        return self.pages(
+            "/vehicle", fields=fields, filter=filter, search=search, sort=sort, model=Vehicle
+        )
+
+    async def vehicle(self, vehicle_id: int | str) -> Vehicle:
+        """One vehicle (`GET /vehicle/{id}`).
+
+        Raises: as `request`; `NotFoundError` when there is none with this id.
+        """
+        from .models import Vehicle
+
+        call = wire.quick_call("GET", f"/vehicle/{quote(str(vehicle_id), safe='')}")
+        calls = self._host.open_parts().calls
+
+        def read(reply: wire.Reply) -> Vehicle:
+            return calls.fitting(reply, wire.only_row(calls.value(reply)), Vehicle)
+
+        return await calls.ask(
+            call, read, timeout=self._options.timeout, policy=self._options.retries
+        )
+
+    # -- jobs --------------------------------------------------------------------------------------
+
+    @overload
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        params: Mapping[str, wire.Param] | None = None,
+        model: None = None,
+        start_timeout: float | None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[Any]: ...
+    @overload
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        params: Mapping[str, wire.Param] | None = None,
+        model: type[T],
+        start_timeout: float | None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[T]: ...
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        params: Mapping[str, wire.Param] | None = None,
+        model: type[T] | None = None,
+        start_timeout: float | None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[Any]:
+        """A call that AF10 answers later, at our webhook: a `Job` for any webhook-type endpoint.
+
+        Nothing is sent until the job is awaited or started.
+
+        Args:
+            method: Mostly `POST`; not GET, because the webhook's address goes into the body.
+            path: Such as `/backup/owner`.
+            json: The body, to which `webhook_url` is added.
+            params: The query.
+            model: What the result is to be: `RemoteFile` for a file that is still to be saved, a
+                pydantic model (or any type that pydantic can validate), or None for the payload as
+                AF10 sent it.
+            start_timeout: Seconds for AF10 to accept it; the client's when not given.
+            callback_timeout: Seconds for AF10 to call back and hand over the payload.
+            download_timeout: Seconds for the whole download of a file.
+
+        Raises:
+            ConfigurationError: the client has no callback server, or there is no such call.
+
+        """
+        parts = self._host.open_parts()
+        receiver = parts.services.receiver
+        if receiver is None:
+            raise ConfigurationError(
+                "AF10_PUBLIC_URL (public_url) is not set: it must be the https address under which"
+                " AF10 reaches the callback server, such as https://hooks.example.com; or set"
+                " AF10_TLS_CERT and AF10_TLS_KEY when AF10 can reach this machine directly"
+            )
+        order = Order(
+            _with_body(method),
+            wire.checked_path(path),
+            _without_webhook(json),
+            wire.query(params or {}),
+            expects_file=model is RemoteFile,
+        )
+        random = parts.services.runtime.random_bytes(keys.RANDOM_BYTES)
+        key = keys.make_key(random, receiver.callback_secret)
+        services = parts.services
+        if services.policy is not self._options.retries:
+            services = replace(services, policy=self._options.retries)
+        work = JobWork(services, key, self._file_maker(parts, download_timeout), order=order)
+        parts.works[key] = work
+        return self._handle(work, start_timeout, callback_timeout, model)
+
+    def backup_owner(
+        self,
+        *,
+        start_timeout: float | None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[RemoteFile]:
+        """A backup of everything that the dealer has in AF10 (`POST /backup/owner`).
+
+        Nothing is sent until the job is awaited or started. Its result is the backup's file, still
+        to be saved. Timeouts are in seconds; those not given are the client's.
+
+        Raises:
+            ConfigurationError: the client has no callback server.
+
+        """
+        return self.call(
+            "POST",
+            "/backup/owner",
+            model=RemoteFile,
+            start_timeout=start_timeout,
+            callback_timeout=callback_timeout,
+            download_timeout=download_timeout,
+        )
+
+    @overload
+    def job(
+        self,
+        key: str,
+        *,
+        model: None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[Any]: ...
+    @overload
+    def job(
+        self,
+        key: str,
+        *,
+        model: type[T],
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[T]: ...
+    def job(
+        self,
+        key: str,
+        *,
+        model: type[T] | None = None,
+        callback_timeout: float | None = None,
+        download_timeout: float | None = None,
+    ) -> Job[Any]:
+        """The job with this key or ticket, to be awaited once more, here or anywhere else.
+
+        A key leads to what the store knows of the job. A ticket (`Job.ticket`) restores the job
+        also where the store does not know it. `model` is as for `call`; a file is one in any case.
+
+        Raises:
+            ConfigurationError: the ticket is damaged, or of a newer release.
+
+        Raises, when awaited:
+            JobNotFoundError: this account has no such job; or it expired long ago.
+
+        """
+        ticket = _read_ticket(key) if is_ticket(key) else None
+        key = ticket.key if ticket else key
+        parts = self._host.open_parts()
+        work = parts.works.get(key)
+        if work is None:
+            make_file = self._file_maker(parts, download_timeout)
+            work = parts.works[key] = JobWork(parts.services, key, make_file, ticket=ticket)
+        elif download_timeout is not None:
+            work.make_files_with(self._file_maker(parts, download_timeout))
+        return self._handle(work, None, callback_timeout, model)
+
+    async def unfinished(
+        self, *, callback_timeout: float | None = None, download_timeout: float | None = None
+    ) -> AsyncGenerator[Job[Any], None]:
+        """Jobs of this account in which something is left to do, and that nobody works on.
+
+        To wait for the callback, to redeem it, or to save the file. Each is leased to this client,
+        so of many processes that ask only one gets it: until it is done, or given up, or the
+        process dies. After a death on the same machine it is free at once, after one elsewhere
+        within half a minute.
+
+        Raises:
+            StoreError: the store cannot be used.
+
+        """
+        parts = self._host.open_parts()
+        store = parts.services.store
+        async for record in store.unfinished(parts.services.account):
+            if not await store.lease(record.key):
+                continue
+            work = parts.works.get(record.key)
+            if work is None:
+                make_file = self._file_maker(parts, download_timeout)
+                work = JobWork(parts.services, record.key, make_file, leased=record)
+                parts.works[record.key] = work
+            else:
+                work.live.was_leased(record)
+            yield self._handle(work, None, callback_timeout, None)
+
+    def file(self, url: str, *, download_timeout: float | None = None) -> RemoteFile:
+        """The file at any http or https address; no credentials of AF10 are sent to it."""
+        fetcher = self._host.open_parts().fetcher
+        return RemoteFile(
+            fetcher,
+            url,
+            is_trusted=True,
+            download_timeout=self._download_seconds(download_timeout),
+        )
+
+    # -- how ---------------------------------------------------------------------------------------
+
+    def _file_maker(self, parts: Parts, download_timeout: float | None) -> FileMaker:
+        seconds = self._download_seconds(download_timeout)
+        return _FileMaker(parts.fetcher, parts.trusts_private_files, seconds)
+
+    def _handle(
+        self,
+        work: JobWork,
+        start_timeout: float | None,
+        callback_timeout: float | None,
+        model: type[Any] | None,
+    ) -> Job[Any]:
+        options = self._options
+        read = None
+        if model is not None and model is not RemoteFile:
+            read = functools.partial(_as_model, model, work.key)
+        return Job(
+            work,
+            start_timeout=checked_seconds("start_timeout", start_timeout, options.start_timeout),
+            callback_timeout=checked_seconds(
+                "callback_timeout", callback_timeout, options.callback_timeout
+            ),
+            read=read,
+        )
+
+    def _download_seconds(self, given: float | None) -> float:
+        return checked_seconds("download_timeout", given, self._options.download_timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class _FileMaker:
+    """Makes the result of a job whose payload is the address of a file."""
+
+    fetcher: Fetcher
+    is_trusted: bool
+    download_timeout: float
+
+    def __call__(self, url: str, work: JobWork) -> RemoteFile:
+        return RemoteFile(
+            self.fetcher,
+            url,
+            is_trusted=self.is_trusted,
+            download_timeout=self.download_timeout,
+            owner=work,
+        )
+
+
+def _as_model(model: type[T], key: str, payload: Any) -> T:
+    """The payload of a job as a model."""
+    if isinstance(payload, RemoteFile):
+        raise UnexpectedPayloadError(
+            "the job is done, and its result is a file: ask for it with model=RemoteFile",
+            payload=None,
+            key=key,
+            step="redeem",
+        )
+    problem, found = fitted(payload, model)
+    if problem is not None:
+        raise UnexpectedPayloadError(
+            f"the job is done, but its payload {problem}; it is in the error's `payload`",
+            payload=payload,
+            key=key,
+            step="redeem",
+        )
+    return found
+
+
+def _with_body(method: str) -> str:
+    method = wire.checked_method(method)
+    if method in ("GET", "HEAD", "OPTIONS"):
+        raise ConfigurationError(
+            f"a {method} cannot be called back: the webhook's address goes into the body of a POST"
+        )
+    return method
+
+
+def _without_webhook(json: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if json is not None and not isinstance(json, Mapping):
+        raise ConfigurationError("the body of a call that is called back must be an object")
+    if json is not None and "webhook_url" in json:
+        raise ConfigurationError("webhook_url must not be given: it is each job's own")
+    return json
+
+
+def _read_ticket(text: str) -> Ticket:
+    try:
+        return read_ticket(text)
+    except TicketError as error:
+        raise ConfigurationError(str(error)) from None
