@@ -7,8 +7,11 @@ async with AF10Client.from_env() as af10:
 ```
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from ._version import __version__
 from .callback_server import CallbackServer, Orphan
+from .calls import RawResponse
 from .client import AF10Client
 from .download import CopiedFile, RemoteFile, SavedFile, Sink
 from .downloader import Downloader
@@ -51,9 +54,15 @@ from .errors import (
     UnexpectedPayloadError,
     UnsafeURLError,
 )
-from .jobs import Job, JobEvent, JobState
+from .events import JobEvent
+from .jobs import Job
+from .paging import Pages
 from .progress import Progress
+from .protocol.lifecycle import JobState
 from .protocol.retry import RetryPolicy
+
+if _TYPE_CHECKING:
+    from .models import Environment, Vehicle
 
 __all__ = [
     "__version__",
@@ -75,6 +84,7 @@ __all__ = [
     "DownloadError",
     "DownloadRefusedError",
     "DownloadTimeoutError",
+    "Environment",
     "FileChangedError",
     "FileTooLargeError",
     "IncompleteDownloadError",
@@ -90,9 +100,11 @@ __all__ = [
     "NetworkError",
     "NotFoundError",
     "Orphan",
+    "Pages",
     "PortInUseError",
     "Progress",
     "RateLimitError",
+    "RawResponse",
     "RemoteFile",
     "RequestTimeoutError",
     "RetryPolicy",
@@ -107,4 +119,14 @@ __all__ = [
     "TLSError",
     "UnexpectedPayloadError",
     "UnsafeURLError",
+    "Vehicle",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # pydantic costs more to import than all of this package: not before a model is named.
+    if name in ("Environment", "Vehicle"):
+        from . import models
+
+        return getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
