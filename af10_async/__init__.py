@@ -10,6 +10,7 @@ async with AF10Client.from_env() as af10:
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from ._version import __version__
+from .accounts import Account
 from .callback_server import CallbackServer, Orphan
 from .calls import RawResponse
 from .client import AF10Client
@@ -55,6 +56,7 @@ from .errors import (
     UnsafeURLError,
 )
 from .events import JobEvent
+from .fleet import Fleet, Outcome
 from .jobs import Job
 from .paging import Pages
 from .progress import Progress
@@ -66,6 +68,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "Account",
     "AF10Client",
     "AF10Error",
     "APIError",
@@ -87,6 +90,7 @@ __all__ = [
     "Environment",
     "FileChangedError",
     "FileTooLargeError",
+    "Fleet",
     "IncompleteDownloadError",
     "Job",
     "JobError",
@@ -100,6 +104,7 @@ __all__ = [
     "NetworkError",
     "NotFoundError",
     "Orphan",
+    "Outcome",
     "Pages",
     "PortInUseError",
     "Progress",

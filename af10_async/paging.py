@@ -15,7 +15,7 @@ __all__ = ["Pages"]
 T = TypeVar("T")
 
 _TURNS = 6
-"""Turns of the event loop in which a request over a connection that is open goes out; it takes 4."""
+"""Turns of the event loop until a request over an open connection has gone out: it takes 4."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,462 @@
+"""Fleet: many accounts over one callback server, one store and one set of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+from .accounts import Account, read_accounts
+from .callback_server import CallbackServer
+from .client import AF10Client, client_over
+from .download import RemoteFile, SavedFile
+from .errors import AF10Error, ClosedError, ConfigurationError
+from .events import EventHandler
+from .limits import ConcurrencyLimit
+from .resources import Resources
+from .retention import keep_newest, note_backup
+from .runtime import Runtime
+from .shelter import ended, in_thread
+from .transport import HTTPClient
+
+if TYPE_CHECKING:
+    from .settings import ConnectionSettings
+
+__all__ = ["Fleet", "Outcome"]
+
+T = TypeVar("T")
+
+CONCURRENCY = 16
+"""How many accounts are worked on at a time."""
+PATIENCE = 300.0
+"""Seconds after which an account that is still not done no longer keeps others waiting."""
+MAX_REQUESTS = 100
+"""Most requests of the whole fleet that are under way at a time."""
+MAX_REQUESTS_EACH = 16
+"""Most of one account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What came of one account: a result or an error."""
+
+    account: str
+    """Its name."""
+    seconds: float
+    """From its turn to its end."""
+    error: Exception | None = None
+    """Mostly an `AF10Error`; None when it went well."""
+    _result: T | None = field(default=None, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it went well."""
+        return self.error is None
+
+    @property
+    def result(self) -> T:
+        """The result.
+
+        Raises:
+            Exception: the error, when it did not go well.
+
+        """
+        if self.error is not None:
+            raise self.error
+        return self._result  # type: ignore[return-value]  # without an error there is one
+
+
+class Fleet:
+    """The clients of many accounts: an async context manager.
+
+    What one account does (a wrong password, an answer that never comes, a huge file) neither delays
+    nor breaks another.
+
+    ```python
+    async with Fleet.from_env("accounts.toml") as fleet:
+        async for outcome in fleet.backup_owner(save_to="backups/"):
+            print(outcome.account, outcome.error or outcome.result.path)
+    ```
+
+    Args:
+        accounts: A TOML file (see `af10_async.accounts`), or accounts.
+        public_url: As for `AF10Client`, and so are the others up to `store`: they are for all.
+        listen_host: As for `AF10Client`.
+        listen_port: As for `AF10Client`.
+        tls_cert: As for `AF10Client`.
+        tls_key: As for `AF10Client`.
+        ca_file: As for `AF10Client`; an account may have its own.
+        callback_secret: As for `AF10Client`.
+        store: As for `AF10Client`.
+        callback_server: A server of your own that is running; left running.
+        http_client: An HTTP client of your own for all accounts; left open.
+        max_requests: Most requests to AF10 that are under way at a time, of all accounts.
+        max_requests_each: Most of one account.
+        on_event: Called with each event of each account.
+        runtime: Time, chance and sleep, for tests.
+        options: More keyword arguments of `AF10Client`, for each: timeouts, `retries`, ...
+
+    Raises:
+        ConfigurationError: a value is malformed, or the file of accounts is. What is wrong with one
+            account alone is that account's outcome.
+        PortInUseError: on entry, when the callback server's port is taken.
+
+    """
+
+    def __init__(
+        self,
+        accounts: str | os.PathLike[str] | Iterable[Account],
+        *,
+        public_url: str | None = None,
+        listen_host: str | None = None,
+        listen_port: int | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        callback_secret: str | None = None,
+        store: str | None = None,
+        callback_server: CallbackServer | None = None,
+        http_client: HTTPClient | None = None,
+        max_requests: int = MAX_REQUESTS,
+        max_requests_each: int = MAX_REQUESTS_EACH,
+        on_event: EventHandler | Sequence[EventHandler] | None = None,
+        runtime: Runtime | None = None,
+        **options: Any,
+    ) -> None:
+        # Imported when it is needed: pydantic costs more than all of this package.
+        from .settings import ConnectionSettings
+
+        settings = ConnectionSettings.from_arguments(
+            public_url=public_url,
+            listen_host=listen_host,
+            listen_port=listen_port,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            ca_file=ca_file,
+            callback_secret=callback_secret,
+            store=store,
+        )
+        self._accounts = _checked_accounts(accounts)
+        self._runtime = runtime or Runtime()
+        self._max_requests = max_requests
+        self._resources = functools.partial(
+            self._make_resources, settings, callback_server, http_client, on_event
+        )
+        self._options = {
+            **options,
+            "max_concurrency": max_requests_each,
+            "on_event": on_event,
+            "runtime": self._runtime,
+        }
+        self._ca_file = ca_file
+        self._clients: dict[str, AF10Client] = {}
+        self._broken: dict[str, AF10Error] = {}
+        self._stack: AsyncExitStack | None = None
+
+    @classmethod
+    def from_env(
+        cls, accounts: str | os.PathLike[str] | Iterable[Account], **arguments: Any
+    ) -> Self:
+        """A fleet whose common settings come from `AF10_*` variables.
+
+        Keyword arguments win over them. The variables of one account (`AF10_API_KEY`, ...) are not
+        read.
+
+        Raises:
+            ConfigurationError: names the variable that is malformed, and says what it expects.
+
+        """
+        from .settings import ConnectionSettings
+
+        names = ConnectionSettings.model_fields.keys() & arguments
+        given = {name: arguments.pop(name) for name in names}
+        found = ConnectionSettings.from_env(**given).model_dump(exclude_none=True)
+        return cls(accounts, **found, **arguments)
+
+    def _make_resources(
+        self,
+        settings: ConnectionSettings,
+        callback_server: CallbackServer | None,
+        http_client: HTTPClient | None,
+        on_event: EventHandler | Sequence[EventHandler] | None,
+    ) -> Resources:
+        return Resources(
+            settings,
+            runtime=self._runtime,
+            callback_server=callback_server,
+            http_client=http_client,
+            limit=ConcurrencyLimit(self._max_requests),
+            on_event=on_event,
+        )
+
+    # -- its life ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise ClosedError("this fleet was entered before; make a new one", sent=False)
+        self._stack = AsyncExitStack()
+        try:
+            resources = await self._stack.enter_async_context(self._resources())
+            await resources.enter_server(self._stack)
+            # The keyring of the system may ask somebody, or take its time.
+            found = await in_thread(lambda: [_resolved(each) for each in self._accounts])
+            for account, arguments in zip(self._accounts, found, strict=True):
+                await self._enter(account.name, resources, arguments)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _enter(
+        self, name: str, resources: Resources, arguments: dict[str, Any] | AF10Error
+    ) -> None:
+        assert self._stack is not None  # it is being entered
+        if isinstance(arguments, AF10Error):
+            self._broken[name] = arguments
+            return
+        ca_file = arguments.pop("ca_file", None) or self._ca_file
+        try:
+            client = client_over(
+                resources, name=name, ca_file=ca_file, **arguments, **self._options
+            )
+            self._clients[name] = await self._stack.enter_async_context(client)
+        except ConfigurationError as error:
+            self._broken[name] = ConfigurationError(f"account {name}: {error.message}")
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._stack is not None:
+            await self._stack.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Fleet of {len(self._accounts)} accounts>"
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def __iter__(self) -> Iterator[str]:
+        return (account.name for account in self._accounts)
+
+    def __getitem__(self, name: str) -> AF10Client:
+        """The client of one account.
+
+        Raises:
+            KeyError: there is no account of this name.
+            ConfigurationError: its settings cannot be used.
+            ClosedError: the fleet is not entered.
+
+        """
+        if name in self._broken:
+            raise self._broken[name].fresh()
+        if name in self._clients:
+            return self._clients[name]
+        if name in iter(self):
+            raise ClosedError("enter the fleet first: `async with fleet:`", sent=False)
+        raise KeyError(name)
+
+    # -- all at once -------------------------------------------------------------------------------
+
+    async def each(
+        self,
+        work: Callable[[AF10Client], Awaitable[T]],
+        *,
+        concurrency: int = CONCURRENCY,
+        patience: float = PATIENCE,
+        accounts: Iterable[str] | None = None,
+    ) -> AsyncGenerator[Outcome[T], None]:
+        """Do something for each account; the outcomes as they come.
+
+        Leaving the loop early cancels what is under way.
+
+        Args:
+            work: What to do with a client; whatever it raises is that account's outcome.
+            concurrency: How many accounts are worked on at a time.
+            patience: Seconds after which one that is still not done no longer counts among these,
+                so that those which hang do not keep the others from their turn.
+            accounts: The names of those it is for; all when not given.
+
+        Raises:
+            KeyError: there is no account of such a name.
+            ConfigurationError: `concurrency` is less than 1.
+
+        """
+        if concurrency < 1:
+            raise ConfigurationError("concurrency must be at least 1")
+        known = dict.fromkeys(self)
+        names = list(known if accounts is None else dict.fromkeys(accounts))
+        for name in names:
+            if name not in known:
+                raise KeyError(name)
+        turns = _Turns(concurrency, patience)
+        outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
+
+        async def one(name: str) -> None:
+            async with turns.turn():
+                outcomes.put_nowait(await self._outcome(name, work))
+
+        tasks = [asyncio.create_task(one(name), name=f"af10_async {name}") for name in names]
+        try:
+            for _ in names:
+                yield await outcomes.get()
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                await ended(task)
+
+    async def _outcome(self, name: str, work: Callable[[AF10Client], Awaitable[T]]) -> Outcome[T]:
+        started = time.monotonic()
+        try:
+            result = await work(self[name])
+        except Exception as error:  # whatever it is, the others go on
+            return Outcome(name, time.monotonic() - started, error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            inner = AF10Error("what was done for it was cancelled from within")
+            return Outcome(name, time.monotonic() - started, inner)
+        return Outcome(name, time.monotonic() - started, None, result)
+
+    @overload
+    def backup_owner(
+        self,
+        *,
+        concurrency: int = ...,
+        patience: float = ...,
+        accounts: Iterable[str] | None = ...,
+        save_to: None = None,
+    ) -> AsyncGenerator[Outcome[RemoteFile], None]: ...
+    @overload
+    def backup_owner(
+        self,
+        *,
+        concurrency: int = ...,
+        patience: float = ...,
+        accounts: Iterable[str] | None = ...,
+        save_to: str | os.PathLike[str],
+        keep: int | None = ...,
+    ) -> AsyncGenerator[Outcome[SavedFile], None]: ...
+    def backup_owner(
+        self,
+        *,
+        concurrency: int = CONCURRENCY,
+        patience: float = PATIENCE,
+        accounts: Iterable[str] | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        keep: int | None = None,
+    ) -> AsyncGenerator[Outcome[Any], None]:
+        """A backup of each account (`POST /backup/owner`); the outcomes as they come.
+
+        Args:
+            concurrency: As for `each`.
+            patience: As for `each`.
+            accounts: As for `each`.
+            save_to: A folder, in which each account's file is saved in a folder of its name; the
+                results are then `SavedFile`s. Without it they are `RemoteFile`s, still to be saved.
+            keep: Of each account, keep this many of its newest backups there and remove older ones,
+                once the new one is complete. Files that were not saved in this way are never
+                removed.
+
+        Raises:
+            KeyError, ConfigurationError: as `each`.
+
+        """
+        if keep is not None and keep < 1:
+            raise ConfigurationError("keep must be at least 1: the newest backup always stays")
+
+        async def back_up(client: AF10Client) -> RemoteFile | SavedFile:
+            file = await client.backup_owner()
+            if save_to is None:
+                return file
+            assert client.name is not None  # a fleet's clients have names
+            return await save_in(Path(save_to) / client.name, file, keep, self._runtime)
+
+        return self.each(back_up, concurrency=concurrency, patience=patience, accounts=accounts)
+
+
+async def save_in(
+    folder: Path, file: RemoteFile, keep: int | None, runtime: Runtime, **wishes: Any
+) -> SavedFile:
+    """Save a backup among those of its account, and remove what is too old."""
+    saved = await file.save(f"{folder}/", **wishes)
+
+    def tidy() -> None:
+        note_backup(folder, saved, runtime.now())
+        if keep is not None:
+            keep_newest(folder, keep)
+
+    await in_thread(tidy)
+    return saved
+
+
+class _Turns:
+    """So many at a time, except for those who take too long."""
+
+    def __init__(self, many: int, patience: float) -> None:
+        self._slots = asyncio.Semaphore(many)
+        self._patience = patience
+
+    def turn(self) -> _Turn:
+        return _Turn(self._slots, self._patience)
+
+
+class _Turn:
+    def __init__(self, slots: asyncio.Semaphore, patience: float) -> None:
+        self._slots = slots
+        self._patience = patience
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_held = False
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire()
+        self._is_held = True
+        if self._patience < float("inf"):
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._give_back)
+
+    def _give_back(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._slots.release()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._give_back()
+
+
+def _checked_accounts(
+    given: str | os.PathLike[str] | Iterable[Account],
+) -> tuple[Account, ...]:
+    found = read_accounts(given) if isinstance(given, str | os.PathLike) else tuple(given)
+    names = Counter(account.name for account in found)
+    for name, count in names.items():
+        if count > 1:
+            raise ConfigurationError(f"{count} accounts are called {name}: names must differ")
+    if not names:
+        raise ConfigurationError("there is no account: a fleet needs at least one")
+    return tuple(found)
+
+
+def _resolved(account: Account) -> dict[str, Any] | AF10Error:
+    try:
+        return account.resolve()
+    except AF10Error as error:
+        return error

@@ -1,0 +1,167 @@
+"""Retention: of the backups in a folder, the newest few stay.
+
+What was saved here is on a list beside the files, and only what is on it, and still is as it was
+saved, is ever removed. The list is replaced whole, after files were removed; what is on it and gone
+is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .download import SavedFile
+from .errors import ConfigurationError, SaveError
+
+__all__ = ["keep_newest", "note_backup"]
+
+logger = logging.getLogger("af10_async.retention")
+
+LIST = ".af10-backups.json"
+"""The list's name in the folder."""
+_LOCK = ".af10-backups.lock"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One backup that was saved here."""
+
+    name: str
+    size: int
+    sha256: str
+    saved_at: float
+    """Unix seconds."""
+
+
+def note_backup(folder: str | os.PathLike[str], saved: SavedFile, now: float) -> None:
+    """Put a file that was just saved on the folder's list, as its newest.
+
+    It blocks. `now` is in Unix seconds.
+
+    Raises:
+        SaveError: the list cannot be read or written.
+
+    """
+    folder = Path(folder)
+    with _locked(folder):
+        entries = [each for each in _read(folder) if each.name != saved.path.name]
+        entries.append(_Entry(saved.path.name, saved.size, saved.sha256, now))
+        _write(folder, entries)
+
+
+def keep_newest(folder: str | os.PathLike[str], count: int) -> list[Path]:
+    """Remove what is older than the newest `count` backups on the folder's list.
+
+    A file that is not on the list, or that has changed since, is none of them and stays. It blocks.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        ConfigurationError: `count` is less than 1: the newest one always stays.
+        SaveError: the list cannot be read or written.
+
+    """
+    if count < 1:
+        raise ConfigurationError("keep must be at least 1: the newest backup always stays")
+    folder = Path(folder)
+    with _locked(folder):
+        # In the order in which they were noted: clocks may go back.
+        good = [each for each in _read(folder) if _is_good(folder, each)]
+        old, stays = good[:-count], good[-count:]
+        if not old:
+            return []
+        removed = [path for each in old if (path := _remove(folder / each.name)) is not None]
+        gone = {path.name for path in removed}
+        _write(folder, [each for each in (*old, *stays) if each.name not in gone])
+        return removed
+
+
+def _is_good(folder: Path, entry: _Entry) -> bool:
+    try:
+        found = (folder / entry.name).lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == entry.size
+
+
+def _remove(path: Path) -> Path | None:
+    try:
+        path.unlink()
+    except OSError as error:
+        logger.warning("an old backup was not removed: %s: %s", path, error.strerror)
+        return None
+    logger.info("removed an old backup: %s", path)
+    return path
+
+
+def _read(folder: Path) -> list[_Entry]:
+    path = folder / LIST
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] > _FORMAT:
+            raise SaveError(
+                f"{path} was written by a newer release of af10-async: upgrade this one"
+            )
+        return [_entry(each) for each in content["backups"]]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SaveError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        aside = path.with_name(f"{LIST}.damaged")
+        logger.warning("%s is damaged: it is now %s, and nothing is removed", path, aside.name)
+        path.replace(aside)
+        return []
+
+
+def _entry(found: dict[str, Any]) -> _Entry:
+    name = found["name"]
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+        raise ValueError("not the name of a file in this folder")
+    return _Entry(name, int(found["size"]), str(found["sha256"]), float(found["saved_at"]))
+
+
+def _write(folder: Path, entries: list[_Entry]) -> None:
+    path, new = folder / LIST, folder / f"{LIST}.new"
+    content = {"format": _FORMAT, "backups": [asdict(each) for each in entries]}
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            new.unlink()  # of somebody who died here; the lock says that nobody writes it now
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else reads or writes the list meanwhile."""
+    if sys.platform == "win32":  # a file that is open cannot be replaced there
+        yield
+        return
+    import fcntl
+
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SaveError(f"{folder} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
