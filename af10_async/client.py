@@ -204,6 +204,11 @@ class AF10Client(Operations):
         """What events and logs call it."""
         return self._name
 
+    @property
+    def account(self) -> str:
+        """What stores and tickets call its account: a digest that says nothing."""
+        return self._account
+
     # -- its life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

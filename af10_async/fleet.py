@@ -18,9 +18,13 @@ from .accounts import Account, read_accounts
 from .callback_server import CallbackServer
 from .client import AF10Client, client_over
 from .download import RemoteFile, SavedFile
-from .errors import AF10Error, ClosedError, ConfigurationError
+from .errors import AF10Error, ClosedError, ConfigurationError, JobNotFoundError
 from .events import EventHandler
+from .job_services import Receiver
+from .jobs import Job
 from .limits import ConcurrencyLimit
+from .operations import no_receiver, ticket_from
+from .protocol.tickets import is_ticket
 from .resources import Resources
 from .retention import keep_newest, note_backup
 from .runtime import Runtime
@@ -159,6 +163,7 @@ class Fleet:
         self._ca_file = ca_file
         self._clients: dict[str, AF10Client] = {}
         self._broken: dict[str, AF10Error] = {}
+        self._receiver: Receiver | None = None
         self._stack: AsyncExitStack | None = None
 
     @classmethod
@@ -206,6 +211,7 @@ class Fleet:
         try:
             resources = await self._stack.enter_async_context(self._resources())
             await resources.enter_server(self._stack)
+            self._receiver = resources.receiver
             # The keyring of the system may ask somebody, or take its time.
             found = await in_thread(lambda: [_resolved(each) for each in self._accounts])
             for account, arguments in zip(self._accounts, found, strict=True):
@@ -265,6 +271,55 @@ class Fleet:
         if name in iter(self):
             raise ClosedError("enter the fleet first: `async with fleet:`", sent=False)
         raise KeyError(name)
+
+    @property
+    def callback_url(self) -> str:
+        """The public https address at which the callbacks of all accounts arrive.
+
+        Raises:
+            ClosedError: the fleet is not entered.
+            ConfigurationError: there is none, so no job can be started.
+
+        """
+        if self._stack is None:
+            raise ClosedError("enter the fleet first: `async with fleet:`", sent=False)
+        if self._receiver is None:
+            raise no_receiver()
+        return self._receiver.public_url
+
+    async def unfinished(self) -> AsyncGenerator[tuple[str, Job[Any]], None]:
+        """The unfinished jobs of all accounts, each with the account's name.
+
+        See `AF10Client.unfinished`. Accounts whose settings cannot be used are passed over.
+        """
+        for name, client in self._clients.items():
+            async for job in client.unfinished():
+                yield name, job
+
+    async def owner_of(self, key: str) -> AF10Client:
+        """The client whose job this key or ticket names.
+
+        Raises:
+            JobNotFoundError: none of these accounts has such a job.
+            ConfigurationError: the ticket is damaged, or of a newer release.
+            StoreError: the store cannot be used.
+
+        """
+        account = await self._account_of(key)
+        for client in self._clients.values():
+            if client.account == account:
+                return client
+        raise JobNotFoundError(
+            "none of these accounts has a job under this key; check the key, and whether the store"
+            " that held the job is the one in use"
+        )
+
+    async def _account_of(self, key: str) -> str | None:
+        if is_ticket(key):
+            return ticket_from(key).account
+        client = next(iter(self._clients.values()), None)
+        record = await client.open_parts().services.store.get(key) if client else None
+        return record.account if record is not None else None
 
     # -- all at once -------------------------------------------------------------------------------
 
@@ -367,13 +422,13 @@ class Fleet:
             save_to: A folder, in which each account's file is saved in a folder of its name; the
                 results are then `SavedFile`s. Without it they are `RemoteFile`s, still to be saved.
             keep: Of each account, keep this many of its newest backups there and remove older ones,
-                once the new one is complete. Files that were not saved in this way are never
-                removed.
+                once the new one is complete. Only files that were saved with `keep` are removed.
 
         Raises:
-            KeyError, ConfigurationError: as `each`.
+            KeyError, ConfigurationError: as `each`; or nothing here receives callbacks.
 
         """
+        _ = self.callback_url  # without one, each account would fail for the same reason
         if keep is not None and keep < 1:
             raise ConfigurationError("keep must be at least 1: the newest backup always stays")
 
@@ -393,13 +448,19 @@ async def save_in(
     """Save a backup among those of its account, and remove what is too old."""
     saved = await file.save(f"{folder}/", **wishes)
 
-    def tidy() -> None:
-        note_backup(folder, saved, runtime.now())
-        if keep is not None:
-            keep_newest(folder, keep)
-
-    await in_thread(tidy)
+    if keep is not None:
+        await keep_in(folder, saved, keep, runtime.now())
     return saved
+
+
+async def keep_in(folder: Path, saved: SavedFile, keep: int, now: float) -> list[Path]:
+    """Note a backup as the newest of its folder, and remove what is too old there."""
+
+    def tidy() -> list[Path]:
+        note_backup(folder, saved, now)
+        return keep_newest(folder, keep)
+
+    return await in_thread(tidy)
 
 
 class _Turns:

@@ -245,11 +245,7 @@ class Operations(QuickOperations):
         parts = self._host.open_parts()
         receiver = parts.services.receiver
         if receiver is None:
-            raise ConfigurationError(
-                "AF10_PUBLIC_URL (public_url) is not set: it must be the https address under which"
-                " AF10 reaches the callback server, such as https://hooks.example.com; or set"
-                " AF10_TLS_CERT and AF10_TLS_KEY when AF10 can reach this machine directly"
-            )
+            raise no_receiver()
         order = Order(
             _with_body(method),
             wire.checked_path(path),
@@ -329,7 +325,7 @@ class Operations(QuickOperations):
             JobNotFoundError: this account has no such job; or it expired long ago.
 
         """
-        ticket = _read_ticket(key) if is_ticket(key) else None
+        ticket = ticket_from(key) if is_ticket(key) else None
         key = ticket.key if ticket else key
         parts = self._host.open_parts()
         work = parts.works.get(key)
@@ -463,7 +459,17 @@ def _without_webhook(json: Mapping[str, Any] | None) -> Mapping[str, Any] | None
     return json
 
 
-def _read_ticket(text: str) -> Ticket:
+def no_receiver() -> ConfigurationError:
+    """The error for a job whose callback could not arrive anywhere."""
+    return ConfigurationError(
+        "AF10_PUBLIC_URL (public_url) is not set: it must be the https address under which AF10"
+        " reaches the callback server, such as https://hooks.example.com; or set AF10_TLS_CERT and"
+        " AF10_TLS_KEY when AF10 can reach this machine directly"
+    )
+
+
+def ticket_from(text: str) -> Ticket:
+    """What a ticket says. Raises `ConfigurationError`."""
     try:
         return read_ticket(text)
     except TicketError as error:

@@ -28,7 +28,6 @@ logger = logging.getLogger("af10_async.retention")
 
 LIST = ".af10-backups.json"
 """The list's name in the folder."""
-_LOCK = ".af10-backups.lock"
 _FORMAT = 1
 
 
@@ -157,7 +156,7 @@ def _locked(folder: Path) -> Iterator[None]:
     import fcntl
 
     try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise SaveError(f"{folder} cannot be used: {error.strerror}") from None
     try:

@@ -76,10 +76,44 @@ def _add_backup(commands: _Commands) -> None:
         metavar="DIR|URL",
         help=f"where the file goes: a folder, or {_URLS}",
     )
+    owner.add_argument(
+        "--keep",
+        type=values.count,
+        metavar="N",
+        help="keep the newest N backups there (of each account), and remove older ones that were"
+        " saved in this way",
+    )
+    _add_accounts(owner, "a backup of each account")
+    _add_jobs_at_a_time(owner, 16, "accounts")
     _add_download(owner)
     _add_expected(owner)
     _add_timeouts(owner, "start", "callback", "download")
     _add_json(owner)
+
+
+def _add_accounts(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--accounts",
+        type=Path,
+        metavar="TOML",
+        help=f"{what} of this file, into a folder of its name",
+    )
+    parser.add_argument(
+        "--account",
+        action="append",
+        metavar="NAME",
+        help="only that one of them; may be said several times",
+    )
+
+
+def _add_jobs_at_a_time(parser: argparse.ArgumentParser, default: int, what: str) -> None:
+    parser.add_argument(
+        "--jobs",
+        type=values.count,
+        default=default,
+        metavar="N",
+        help=f"{what} at the same time (default: {default})",
+    )
 
 
 def _add_receive(commands: _Commands) -> None:
@@ -128,9 +162,8 @@ def _add_resume(commands: _Commands) -> None:
         metavar="DIR|URL",
         help=f"where the files go: a folder or, for one job, {_URLS}",
     )
-    resume.add_argument(
-        "--jobs", type=values.count, default=8, metavar="N", help="at the same time (default: 8)"
-    )
+    _add_accounts(resume, "jobs of all accounts")
+    _add_jobs_at_a_time(resume, 8, "jobs")
     _add_download(resume, " (one job only)")
     _add_timeouts(resume, "callback", "download")
     _add_json(resume)

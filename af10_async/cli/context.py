@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .. import AF10Error
 from .destination import Destination
 from .exit_codes import INTERRUPTED, exit_code
-from .output import Failure, Output
+from .output import AccountOutput, Failure, Output
 
 _KEYWORDS = re.compile(r"\b(?:max_size|min_speed|(?:start|callback|download)_timeout)\b")
 
@@ -46,6 +46,20 @@ class Context:
         self.failures: list[AF10Error] = []
         """Those of jobs that did not keep the others from going on."""
         self._under_way: list[UnderWay] = []
+        self._keys: list[str] = []
+        self._advice: str | None = None
+
+    @contextmanager
+    def having(self, key: str, advice: str | None) -> Iterator[None]:
+        """Know of one of several jobs while it is worked on; `advice` says how to take it up."""
+        self._keys.append(key)
+        self._advice = advice
+        try:
+            yield
+        except AF10Error:
+            self._keys.remove(key)
+            raise
+        self._keys.remove(key)
 
     @contextmanager
     def downloading(self, download: UnderWay) -> Iterator[None]:
@@ -54,11 +68,16 @@ class Context:
         yield
         self._under_way.remove(download)
 
-    def failed(self, error: AF10Error, download: UnderWay) -> None:
-        """One of several jobs has failed."""
+    def failed(
+        self,
+        error: AF10Error,
+        download: UnderWay | None = None,
+        output: AccountOutput | None = None,
+    ) -> None:
+        """One of several jobs has failed; told to `output` if that is not the usual one."""
         self.failures.append(error)
         begun = [download] if download in self._under_way else []
-        self._report(error, begun)
+        self._report(error, begun, output)
         self._under_way = [each for each in self._under_way if each not in begun]
 
     def report(self, error: AF10Error) -> None:
@@ -74,17 +93,28 @@ class Context:
         elif self.key:
             text += f"; AF10 may go on with the job [job {self.key}]"
         kept, advice = _kept(self._under_way)
+        keys = tuple(self._keys) if self._advice is not None else ()
+        if keys:
+            text += f"; AF10 may go on with {len(keys)} job(s): {self._advice}"
         self.output.failed(
-            Failure("KeyboardInterrupt", text, INTERRUPTED, self.key, self.ticket, kept, advice)
+            Failure(
+                "KeyboardInterrupt", text, INTERRUPTED, self.key, self.ticket, kept, advice, keys
+            )
         )
 
-    def _report(self, error: AF10Error, begun: Sequence[UnderWay]) -> None:
+    def _report(
+        self,
+        error: AF10Error,
+        begun: Sequence[UnderWay],
+        output: AccountOutput | None = None,
+    ) -> None:
         kept, advice = _kept(begun)
         if kept and not error.retryable:
             kept = 0
         message = _in_options(str(error))
         name, code = type(error).__name__, exit_code(error)
-        self.output.failed(Failure(name, message, code, error.key, error.ticket, kept, advice))
+        failure = Failure(name, message, code, error.key, error.ticket, kept, advice)
+        (output or self.output).failed(failure)
 
 
 def _kept(begun: Sequence[UnderWay]) -> tuple[int | None, str | None]:

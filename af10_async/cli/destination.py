@@ -32,6 +32,12 @@ class Destination:
     url: str | None
     """As it was said, if it was a URL."""
 
+    def below(self, name: str) -> Destination:
+        """A place of its own for one of several accounts."""
+        if self.path is None:
+            return Destination(None, f"{(self.url or '').rstrip('/')}/{name}/")
+        return Destination(f"{Path(self.path) / name}/", None)
+
     async def deliver(
         self, file: RemoteFile, arguments: argparse.Namespace, progress: ProgressHandler
     ) -> SavedFile | CopiedFile:

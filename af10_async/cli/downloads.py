@@ -5,23 +5,40 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from .. import AF10Client, AF10Error, Downloader, Job, RemoteFile, UnexpectedPayloadError
+from .. import (
+    AF10Client,
+    AF10Error,
+    CopiedFile,
+    Downloader,
+    Job,
+    RemoteFile,
+    SavedFile,
+    UnexpectedPayloadError,
+)
+from ..fleet import keep_in
 from ..protocol.addresses import check_file_url
 from ..settings import StoreSettings
 from .arguments import UsageError
 from .context import Context, UnderWay
 from .destination import Destination, destination
+from .output import AccountOutput
 
+NO_KEEPING = "--keep is for folders: object storage has rules of its own for old objects"
 _AGAIN = "the same command goes on from where it stopped"
 
 
 async def backup_owner(arguments: argparse.Namespace, context: Context) -> None:
     """The main job, against the AF10 that the environment names."""
-    client = AF10Client.from_env(**_timeouts(arguments, "start", "callback", "download"))
+    if arguments.account:
+        raise UsageError("--account goes with --accounts, the file that names them")
+    client = AF10Client.from_env(**timeouts(arguments, "start", "callback", "download"))
     out = await destination(arguments, is_folder=True)
+    if arguments.keep is not None and out.path is None:
+        raise UsageError(NO_KEEPING)
     is_lasting = StoreSettings.from_env().store.get_secret_value() != "memory:"
     async with client:
         await back_up(client, out, arguments, context, is_lasting=is_lasting)
@@ -43,14 +60,23 @@ async def back_up(
     file = await job
     command = f"`af10 resume {job.key} --out {shlex.quote(str(arguments.out))}`"
     advice = f"{command} goes on from where it stopped" if is_lasting else None
-    await _deliver(file, UnderWay(job.key, out, advice), arguments, context)
+    saved = await deliver(file, UnderWay(job.key, out, advice), arguments, context, context.output)
+    await keep_newest(saved, getattr(arguments, "keep", None), context.output)
+
+
+async def keep_newest(saved: object, many: int | None, output: AccountOutput) -> None:
+    """Remove older backups, when so many are to be kept."""
+    if many is not None and isinstance(saved, SavedFile):
+        output.removed(await keep_in(saved.path.parent, saved, many, time.time()))
 
 
 async def resume(arguments: argparse.Namespace, context: Context) -> None:
     """Jobs that were started before, whoever started them."""
     if bool(arguments.keys) == arguments.all:
         raise UsageError("name the jobs to resume by their keys or tickets, or say --all")
-    client = AF10Client.from_env(**_timeouts(arguments, "callback", "download"))
+    if arguments.account:
+        raise UsageError("--account goes with --accounts, the file that names them")
+    client = AF10Client.from_env(**timeouts(arguments, "callback", "download"))
     keys = list(dict.fromkeys(arguments.keys))
     out = await destination(arguments, is_folder=True, several=len(keys) != 1)
     async with client:
@@ -80,12 +106,15 @@ async def _resume_one(
     context.output.step("resuming", job.key, key=job.key)
     download = UnderWay(job.key, out, _AGAIN)
     try:
-        await _deliver(await _file_of(job), download, arguments, context, name=job.key[:13] + "…")
+        name = job.key[:13] + "…"
+        file = await file_of(job)
+        await deliver(file, download, arguments, context, context.output, name=name)
     except AF10Error as error:
         context.failed(error, download)
 
 
-async def _file_of(job: Job[Any]) -> RemoteFile:
+async def file_of(job: Job[Any]) -> RemoteFile:
+    """The file that a job brings. Raises `UnexpectedPayloadError` for one that brings none."""
     found = await job
     if isinstance(found, RemoteFile):
         return found
@@ -106,24 +135,28 @@ async def fetch(arguments: argparse.Namespace, context: Context) -> None:
         ca_file=arguments.ca_file, allowed_hosts=arguments.allowed_host
     ) as downloader:
         file = downloader.file(arguments.url, download_timeout=arguments.download_timeout)
-        await _deliver(file, UnderWay(arguments.url, out, _AGAIN), arguments, context)
+        download = UnderWay(arguments.url, out, _AGAIN)
+        await deliver(file, download, arguments, context, context.output)
 
 
-async def _deliver(
+async def deliver(
     file: RemoteFile,
     download: UnderWay,
     arguments: argparse.Namespace,
     context: Context,
+    output: AccountOutput,
     *,
     name: str = "download",
-) -> None:
-    output = context.output
+) -> SavedFile | CopiedFile:
+    """Bring a file to where it goes, and say so."""
     with context.downloading(download), output.download(file.key, name=name) as progress:
         done = await download.destination.deliver(file, arguments, progress)
     output.done(done, file.key)
+    return done
 
 
-def _timeouts(arguments: argparse.Namespace, *names: str) -> dict[str, float]:
+def timeouts(arguments: argparse.Namespace, *names: str) -> dict[str, float]:
+    """The timeouts that were given."""
     return {
         f"{name}_timeout": value
         for name in names

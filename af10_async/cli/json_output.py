@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from .. import CopiedFile, JobEvent, Progress, SavedFile
 from ..progress import ProgressHandler
 from ..protocol.lifecycle import JobRecord
 from ..protocol.tickets import ticket_of
-from .output import Failure, listening
+from .output import Failure, Tally, listening
 
 
 class JsonOutput:
     """One JSON object a line on stdout, and nothing else there."""
+
+    def __init__(self, tally: Tally | None = None, **labels: str) -> None:
+        self._tally = tally
+        self._labels = labels
 
     def step(self, name: str, text: str, **details: Any) -> None:
         """Something has happened."""
@@ -56,6 +62,9 @@ class JsonOutput:
 
     def done(self, file: SavedFile | CopiedFile, key: str | None) -> None:
         """Say that the file is there."""
+        if self._tally is not None:
+            self._tally.saved += 1
+            self._tally.size += file.size
         common = {"size": file.size, "sha256": file.sha256, "seconds": round(file.seconds, 3)}
         more = {"attempts": file.attempts, "key": key}
         if isinstance(file, SavedFile):
@@ -91,9 +100,33 @@ class JsonOutput:
 
         return listening(name, tell)
 
+    def removed(self, paths: Sequence[Path]) -> None:
+        """A line for each older backup that was removed."""
+        for path in paths:
+            self._line("removed", path=str(path))
+
+    @contextmanager
+    def board(self, accounts: Sequence[str]) -> Iterator[JsonBoard]:
+        """Each line says whose it is; the last one has the sums."""
+        tally, started = Tally(len(accounts)), time.monotonic()
+        try:
+            yield JsonBoard(tally)
+        finally:
+            self._line(
+                "summary",
+                accounts=tally.accounts,
+                saved=tally.saved,
+                failed=tally.failed,
+                bytes=tally.size,
+                seconds=round(time.monotonic() - started, 3),
+            )
+
     def failed(self, failure: Failure) -> None:
         """Say that it went wrong."""
+        if self._tally is not None:
+            self._tally.failed += 1
         more: dict[str, Any] = {"ticket": failure.ticket} if failure.ticket else {}
+        more |= {"keys": list(failure.keys)} if failure.keys else {}
         if failure.kept is not None:
             more |= {"resumable": failure.kept > 0}
             more |= {"kept": failure.kept} if failure.kept else {}
@@ -107,5 +140,16 @@ class JsonOutput:
         )
 
     def _line(self, event: str, **details: Any) -> None:
-        sys.stdout.write(json.dumps({"event": event, **details}) + "\n")
+        sys.stdout.write(json.dumps({"event": event, **self._labels, **details}) + "\n")
         sys.stdout.flush()
+
+
+class JsonBoard:
+    """What becomes of many accounts, as lines."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def account(self, name: str) -> JsonOutput:
+        """Lines with the name of the account."""
+        return JsonOutput(self._tally, account=name)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from .. import CopiedFile, JobEvent, SavedFile
@@ -30,25 +31,37 @@ class Failure:
     download."""
     advice: str | None = None
     """How to go on with them."""
+    keys: tuple[str, ...] = ()
+    """Of several jobs, those that AF10 may go on with."""
 
 
-class Output(Protocol):
-    """Where a command speaks to."""
-
-    def step(self, name: str, text: str, **details: Any) -> None:
-        """Something has happened."""
+class AccountOutput(Protocol):
+    """Where the work for one account speaks to."""
 
     def job(self, event: JobEvent) -> None:
-        """Say that a job has come a step further."""
+        """Say that its job has come a step further."""
 
     def download(
         self, key: str | None, *, name: str = "download"
     ) -> AbstractContextManager[ProgressHandler]:
-        """Show the progress of a download, while the block lasts; there may be several."""
+        """Show the progress of its download, while the block lasts."""
         ...
 
     def done(self, file: SavedFile | CopiedFile, key: str | None) -> None:
-        """Say that the file is there."""
+        """Say that its file is there."""
+
+    def removed(self, paths: Sequence[Path]) -> None:
+        """Say which of its older backups were removed."""
+
+    def failed(self, failure: Failure) -> None:
+        """Say that it went wrong."""
+
+
+class Output(AccountOutput, Protocol):
+    """Where a command speaks to."""
+
+    def step(self, name: str, text: str, **details: Any) -> None:
+        """Something has happened."""
 
     def jobs(self, records: Sequence[JobRecord]) -> None:
         """List what is in a store."""
@@ -57,8 +70,28 @@ class Output(Protocol):
         """Say what a logger says, while the block lasts."""
         ...
 
-    def failed(self, failure: Failure) -> None:
-        """Say that it went wrong."""
+    def board(self, accounts: Sequence[str]) -> AbstractContextManager[Board]:
+        """Show what becomes of each account, while the block lasts, and then a summary."""
+        ...
+
+
+class Board(Protocol):
+    """What becomes of many accounts."""
+
+    def account(self, name: str) -> AccountOutput:
+        """Where this one speaks to."""
+        ...
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many are where, and what came of them."""
+
+    accounts: int
+    saved: int = 0
+    failed: int = 0
+    size: int = 0
+    """Bytes of all files."""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from ..protocol.keys import KEY_LENGTH
 from ..protocol.lifecycle import JobRecord
 from .exit_codes import INTERRUPTED, TIMED_OUT
 from .output import Failure, listening
+from .people_board import PeopleBoard, units
 
 _STEPS = {
     JobState.REGISTERED: "the request goes out; the job is on record",
@@ -148,26 +150,28 @@ class PeopleOutput:
 
         return listening(name, tell)
 
+    def removed(self, paths: Sequence[Path]) -> None:
+        """Say which older backups were removed."""
+        for path in paths:
+            self.step("removed", str(path))
+
+    def board(self, accounts: Sequence[str]) -> AbstractContextManager[PeopleBoard]:
+        """A table that lives, or a line for each that ends where there is no terminal."""
+        return PeopleBoard(self._console, accounts)
+
     def failed(self, failure: Failure) -> None:
         """Say that it went wrong."""
         self._line("error:", "bold red", failure.message)
         if failure.kept and failure.advice:
             self.step("go on", f"{units(failure.kept)} are here: {failure.advice}")
+        for key in failure.keys:
+            self.step("job", key)
         if failure.ticket and failure.exit_code in (TIMED_OUT, INTERRUPTED):
             self.step("ticket", failure.ticket)
 
     def _line(self, name: str, style: str, text: str) -> None:
         # In one go, else a progress bar comes in between.
         self._console.print(Text.assemble((name, style), " ", text), soft_wrap=True)
-
-
-def units(size: float) -> str:
-    """A number of bytes as people read it: `1.5 MiB`."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def _left(progress: Progress) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from .. import AF10Error
-from . import downloads, sandboxes, stores
+from . import downloads, fleets, sandboxes, stores
 from .arguments import parse
 from .context import Context
 from .exit_codes import INTERRUPTED, REFUSED, exit_code, exit_code_of_many
@@ -19,12 +19,24 @@ from .json_output import JsonOutput
 from .output import Failure
 from .people_output import PeopleOutput
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Context], Awaitable[None]]] = {
+Command = Callable[[argparse.Namespace, Context], Awaitable[None]]
+
+
+def _one_or_many(one: Command, many: Command) -> Command:
+    """The command for one account, or that for a file of them."""
+
+    def chosen(arguments: argparse.Namespace, context: Context) -> Awaitable[None]:
+        return (one if arguments.accounts is None else many)(arguments, context)
+
+    return chosen
+
+
+_COMMANDS: dict[str, Command] = {
     "demo": sandboxes.demo,
-    "backup": downloads.backup_owner,
+    "backup": _one_or_many(downloads.backup_owner, fleets.backup_owner),
     "receive": stores.receive,
     "jobs": stores.jobs,
-    "resume": downloads.resume,
+    "resume": _one_or_many(downloads.resume, fleets.resume),
     "fetch": downloads.fetch,
     "sandbox": sandboxes.sandbox,
 }
