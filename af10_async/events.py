@@ -27,6 +27,7 @@ __all__ = [
     "DownloadEnded",
     "Event",
     "EventHandler",
+    "JobEnded",
     "JobEvent",
     "StartBegan",
     "StartEnded",
@@ -50,8 +51,22 @@ class JobEvent:
     """The name of the client, if it has one."""
     method: str = ""
     path: str = ""
-    created_at: float | None = None
-    """When the job was made; Unix seconds."""
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded:
+    """A job has its result, or never will; told once, by the process that recorded it."""
+
+    account: str | None
+    key: str
+    method: str
+    path: str
+    state: JobState
+    """`READY`, `FAILED` or `EXPIRED`."""
+    at: float
+    seconds: float
+    """Since the job was made."""
     trace: str | None = None
 
 
@@ -183,6 +198,7 @@ class DownloadEnded:
 
 Event: TypeAlias = (
     JobEvent
+    | JobEnded
     | CallBegan
     | CallEnded
     | CallRetried

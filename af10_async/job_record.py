@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import TypeVar
 
 from .errors import AF10Error, StoreError
-from .events import JobEvent
+from .events import JobEnded, JobEvent
 from .job_services import Services
 from .protocol.lifecycle import (
     DONE_LIFETIME,
     Adopted,
     CalledBack,
+    Effect,
     Event,
     JobRecord,
     LifeEnded,
+    Transition,
     advance,
 )
 
@@ -112,22 +114,26 @@ class LiveRecord:
     async def apply(self, event: Event) -> None:
         """Let an event happen to the record."""
         apply = functools.partial(self._services.store.apply, self.key, event)
+        was_done = self.known.is_done
         while (transition := await self._persistently(apply)) is None:
             if self._is_over:
                 # The store has forgotten it in due time: what comes of it now is for this process.
                 self.saw(advance(self.known, event).record)
                 return
             await self._restore()
+        self._tell_end(was_done, transition)
         await self._note(transition.record)
 
     async def apply_once(self, event: Event) -> None:
         """As `apply`, where a store that cannot be reached is no reason to wait or to fail."""
+        was_done = self.known.is_done
         try:
             transition = await self._services.store.apply(self.key, event)
         except AF10Error as error:
             logger.warning("job %s: the store was not told: %s", self.key, error.message)
             return
         if transition is not None:
+            self._tell_end(was_done, transition)
             self.saw(transition.record)
         elif self._is_over:
             self.saw(advance(self.known, event).record)
@@ -283,13 +289,30 @@ class LiveRecord:
             events.account,
             record.method,
             record.path,
-            record.created_at,
             record.trace,
         )
         self._history += (event,)
         for listener in self._listeners:
             listener(event)
         events.tell(event)
+
+    def _tell_end(self, was_done: bool, transition: Transition) -> None:
+        """Tell that the job has ended, where that was recorded."""
+        events, record = self._services.requester.events, transition.record
+        is_news = transition.effect is Effect.CHANGED and record.is_done and not was_done
+        if is_news and events.are_wanted:
+            now = self._services.runtime.now()
+            ended = JobEnded(
+                account=events.account,
+                key=self.key,
+                method=record.method,
+                path=record.path,
+                state=record.state,
+                at=now,
+                seconds=max(0.0, now - record.created_at),
+                trace=record.trace,
+            )
+            events.tell(ended)
 
     # -- claiming ----------------------------------------------------------------------------------
 
