@@ -7,64 +7,65 @@ async with AF10Client.from_env() as af10:
 ```
 """
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from ._version import __version__
-from .accounts import Account
-from .callback_server import CallbackServer, Orphan
-from .calls import RawResponse
-from .client import AF10Client
-from .download import CopiedFile, RemoteFile, SavedFile, Sink
-from .downloader import Downloader
-from .errors import (
-    AF10Error,
-    APIError,
-    AuthenticationError,
-    BadResponseError,
-    CallbackServerError,
-    CallbackTimeoutError,
-    ChecksumMismatchError,
-    ClosedError,
-    ConfigurationError,
-    ConnectFailedError,
-    DiskFullError,
-    DownloadError,
-    DownloadRefusedError,
-    DownloadTimeoutError,
-    FileChangedError,
-    FileTooLargeError,
-    IncompleteDownloadError,
-    JobError,
-    JobExpiredError,
-    JobInterruptedError,
-    JobNotFoundError,
-    JobTimeoutError,
-    MissingExtraError,
-    NetworkError,
-    NotFoundError,
-    PortInUseError,
-    RateLimitError,
-    RequestTimeoutError,
-    SaveError,
-    ServerError,
-    StartTimeoutError,
-    StorageError,
-    StoreError,
-    TargetExistsError,
-    TLSError,
-    UnexpectedPayloadError,
-    UnsafeURLError,
-)
-from .events import JobEvent
-from .fleet import Fleet, Outcome
-from .jobs import Job
-from .paging import Pages
-from .progress import Progress
-from .protocol.lifecycle import JobState
-from .protocol.retry import RetryPolicy
 
 if _TYPE_CHECKING:
+    from .accounts import Account
+    from .callback_server import CallbackServer, Orphan
+    from .calls import RawResponse
+    from .client import AF10Client
+    from .download import CopiedFile, RemoteFile, SavedFile, Sink
+    from .downloader import Downloader
+    from .errors import (
+        AF10Error,
+        APIError,
+        AuthenticationError,
+        BadResponseError,
+        CallbackServerError,
+        CallbackTimeoutError,
+        ChecksumMismatchError,
+        ClosedError,
+        ConfigurationError,
+        ConnectFailedError,
+        DiskFullError,
+        DownloadError,
+        DownloadRefusedError,
+        DownloadTimeoutError,
+        FileChangedError,
+        FileTooLargeError,
+        IncompleteDownloadError,
+        JobError,
+        JobExpiredError,
+        JobInterruptedError,
+        JobNotFoundError,
+        JobTimeoutError,
+        MissingExtraError,
+        NetworkError,
+        NotFoundError,
+        PortInUseError,
+        RateLimitError,
+        RequestTimeoutError,
+        SaveError,
+        ServerError,
+        StartTimeoutError,
+        StorageError,
+        StoreError,
+        TargetExistsError,
+        TLSError,
+        UnexpectedPayloadError,
+        UnsafeURLError,
+    )
+    from .events import JobEvent
+    from .fleet import Fleet, Outcome
+    from .jobs import Job
     from .models import Environment, Vehicle
+    from .paging import Pages
+    from .progress import Progress
+    from .protocol.lifecycle import JobState
+    from .protocol.retry import RetryPolicy
 
 __all__ = [
     "__version__",
@@ -127,11 +128,40 @@ __all__ = [
     "Vehicle",
 ]
 
+_WHERE = {
+    "Account": "accounts",
+    "AF10Client": "client",
+    "CallbackServer": "callback_server",
+    "CopiedFile": "download",
+    "Downloader": "downloader",
+    "Environment": "models",
+    "Fleet": "fleet",
+    "Job": "jobs",
+    "JobEvent": "events",
+    "JobState": "protocol.lifecycle",
+    "Orphan": "callback_server",
+    "Outcome": "fleet",
+    "Pages": "paging",
+    "Progress": "progress",
+    "RawResponse": "calls",
+    "RemoteFile": "download",
+    "RetryPolicy": "protocol.retry",
+    "SavedFile": "download",
+    "Sink": "download",
+    "Vehicle": "models",
+}
+"""The module of each public name that is not an error."""
 
-def __getattr__(name: str) -> object:
-    # pydantic costs more to import than all of this package: not before a model is named.
-    if name in ("Environment", "Vehicle"):
-        from . import models
+if not _TYPE_CHECKING:
 
-        return getattr(models, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        # Whoever imports the package may want little of it: the pytest plugin, say, which each run
+        # of pytest loads. What httpx, aiohttp and pydantic take is paid by who uses them.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(_import_module(f".{_WHERE.get(name, 'errors')}", __name__), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""How long `import af10_async` takes, beside the libraries that it stands on alone.
+"""How long `from af10_async import AF10Client` takes, beside the libraries that it stands on alone.
 
     python benchmarks/import_time.py [--quick] [--rounds 21] [--python PATH]
 
@@ -20,7 +20,7 @@ import tempfile
 import bench
 
 STATEMENTS = {
-    "af10_async": "import af10_async",
+    "af10_async": "from af10_async import AF10Client",
     "httpx, aiohttp, pydantic": "import httpx, aiohttp, pydantic",
 }
 TIMED = """

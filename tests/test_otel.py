@@ -102,12 +102,12 @@ def seen() -> Iterator[Seen]:
 
 def span_id(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 def trace_id(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.trace_id
+    return int(span.context.trace_id)
 
 
 async def test_one_job_is_one_trace(make_client: ClientMaker, seen: Seen, tmp_path: Path) -> None:

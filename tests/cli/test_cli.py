@@ -267,7 +267,7 @@ async def test_a_closed_stdout_is_no_traceback(tmp_path: Path) -> None:
 async def test_a_missing_extra_is_one_sentence_with_the_pip_line(
     tmp_path: Path, missing: str, arguments: list[str], line: str
 ) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; import af10_async"
+    code = f"import sys; sys.modules[{missing!r}] = None; from af10_async import *"
     code += "; from af10_async.__main__ import main; sys.exit(main())"
     arguments = [each.format(out=tmp_path) for each in arguments]
     found, out, err = await run(*arguments, python=("-c", code))
