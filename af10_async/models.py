@@ -8,7 +8,7 @@ None instead, and keeps it in `unread`.
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Self, TypeAlias
 
@@ -93,6 +93,8 @@ def _money(value: object) -> object:
 
 def _day(value: object) -> object:
     """A date: year first, or (Dutch) day first with four digits for the year; a time is dropped."""
+    if isinstance(value, datetime):
+        return value.date()
     if value is None or isinstance(value, date):
         return value
     text = _plain(value) if isinstance(value, int | str) and not isinstance(value, bool) else "?"
@@ -110,7 +112,7 @@ def _flag(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     text = _plain(value).lower() if isinstance(value, int | float | str) else "?"
-    if text in ("", "null"):
+    if not text:
         return None
     if text.removesuffix(".0") in _TRUE:
         return True

@@ -107,21 +107,22 @@ def _remove(path: Path) -> Path | None:
 def _read(folder: Path) -> list[_Entry]:
     path = folder / LIST
     try:
-        content = json.loads(path.read_bytes())
-        if content["format"] > _FORMAT:
-            raise SaveError(
-                f"{path} was written by a newer release of af10-async: upgrade this one"
-            )
-        return [_entry(each) for each in content["backups"]]
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise SaveError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        found = json.loads(content)
+        release, entries = int(found["format"]), [_entry(each) for each in found["backups"]]
     except (ValueError, TypeError, KeyError, RecursionError):
         aside = path.with_name(f"{LIST}.damaged")
         logger.warning("%s is damaged: it is now %s, and nothing is removed", path, aside.name)
         path.replace(aside)
         return []
+    if release > _FORMAT:
+        raise SaveError(f"{path} is of a newer release of af10-async: upgrade this one")
+    return entries
 
 
 def _entry(found: dict[str, Any]) -> _Entry:

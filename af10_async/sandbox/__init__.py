@@ -8,9 +8,19 @@ misreading of the wire by one is not hidden by the same misreading by the other.
 from __future__ import annotations
 
 from .accounts import Account
+from .endpoints import Answer
 from .faults import Fault, FaultPlan
 from .jobs import CallbackAttempt, SandboxJob
 from .records import Seen
 from .server import Sandbox
 
-__all__ = ["Account", "CallbackAttempt", "Fault", "FaultPlan", "Sandbox", "SandboxJob", "Seen"]
+__all__ = [
+    "Account",
+    "Answer",
+    "CallbackAttempt",
+    "Fault",
+    "FaultPlan",
+    "Sandbox",
+    "SandboxJob",
+    "Seen",
+]

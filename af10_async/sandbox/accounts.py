@@ -57,6 +57,8 @@ class AccountBook:
         self._token_seconds = token_seconds
         self._tokens: dict[str, _Token] = {}
         self._by_username = {account.username: account for account in self.accounts}
+        self._by_api_key = {account.api_key: account for account in reversed(self.accounts)}
+        self._user_ids = {name: number for number, name in enumerate(self._by_username, start=1)}
         if not self.accounts:
             raise ValueError("accounts is empty: a sandbox has at least one Account")
         if len(self._by_username) != len(self.accounts):
@@ -81,15 +83,14 @@ class AccountBook:
 
     def with_api_key(self, api_key: str, username: str | None) -> Account | None:
         """The account with this key, and this username if one is given."""
-        candidates = self.accounts if username is None else (self.named(username),)
-        for account in candidates:
-            if account is not None and _same(account.api_key, api_key):
-                return account
-        return None
+        if username is None:
+            return self._by_api_key.get(api_key)
+        account = self.named(username)
+        return account if account is not None and _same(account.api_key, api_key) else None
 
     def user_id(self, account: Account) -> int:
         """A number for the account: stable, from 1."""
-        return self.accounts.index(account) + 1
+        return self._user_ids[account.username]
 
     def new_token(self, account: Account) -> str:
         """A token that is good from now on."""

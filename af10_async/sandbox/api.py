@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
@@ -11,11 +10,20 @@ from aiohttp import web
 
 from .accounts import Account, AccountBook
 from .caller import Caller
-from .calls import Call, error_answer, json_answer, not_authorized, not_found
+from .calls import (
+    Call,
+    error_answer,
+    json_answer,
+    method_not_allowed,
+    not_authorized,
+    not_found,
+    read_json,
+)
+from .endpoints import Endpoints
 from .faults import FaultPlan
 from .faults.acts import Come, Data, Direct
 from .jobs import JobBook, SandboxJob
-from .vehicles import Vehicle, list_vehicles, one_vehicle
+from .vehicle_api import VehicleApi
 
 __all__ = ["Api"]
 
@@ -30,7 +38,8 @@ class Api:
         jobs: Where jobs are kept.
         caller: Who makes the callbacks.
         faults: Asked, at each POST, how the callback is to be made.
-        vehicles: Every account's stock.
+        vehicles: Answers `/vehicle`.
+        endpoints: Answers what the user has added.
         api_url: Gives the address of the API.
         file_url: Gives the address of a job's file.
 
@@ -42,7 +51,8 @@ class Api:
         jobs: JobBook,
         caller: Caller,
         faults: FaultPlan,
-        vehicles: list[Vehicle],
+        vehicles: VehicleApi,
+        endpoints: Endpoints,
         api_url: Callable[[], str],
         file_url: Callable[[SandboxJob], str],
     ) -> None:
@@ -51,6 +61,7 @@ class Api:
         self._caller = caller
         self._faults = faults
         self._vehicles = vehicles
+        self._endpoints = endpoints
         self._api_url = api_url
         self._file_url = file_url
 
@@ -68,16 +79,14 @@ class Api:
             case "redeem":
                 return self._only("GET", call) or self._redeem(call, call.account)
             case "vehicle":
-                return self._only("GET", call) or self._vehicle(call)
+                return self._vehicles.answer(call, call.account)
+            case "call":
+                return await self._endpoints.answer(call.seen)
             case _:
                 return not_found("Endpoint")
 
     def _only(self, method: str, call: Call) -> web.Response | None:
-        if call.seen.method == method:
-            return None
-        answer = error_answer(405, "Method not allowed")
-        answer.headers["Allow"] = method
-        return answer
+        return None if call.seen.method == method else method_not_allowed(method)
 
     def _authenticate(self, call: Call) -> web.Response:
         query = call.seen.query
@@ -108,7 +117,7 @@ class Api:
         return json_answer({"environment": ENVIRONMENT, "api_url": self._api_url()})
 
     async def _start(self, call: Call, account: Account) -> web.Response:
-        body = _read_json(call.seen.body)
+        body = read_json(call.seen.body)
         url = body.get("webhook_url") if isinstance(body, dict) else None
         if not isinstance(body, dict):
             return error_answer(400, "The body is not a JSON object")
@@ -140,23 +149,6 @@ class Api:
         if isinstance(call.act, Data):
             return json_answer({"data": call.act.value})
         return json_answer({"data": {"url": self._file_url(job)}})
-
-    def _vehicle(self, call: Call) -> web.Response:
-        _, _, one = call.seen.path.removeprefix("/").partition("/")
-        if one:
-            row = one_vehicle(self._vehicles, one)
-            return not_found("Vehicle") if row is None else json_answer({"data": row})
-        try:
-            return json_answer(list_vehicles(self._vehicles, call.seen.query))
-        except (ValueError, TypeError):
-            return error_answer(400, "page or filter is not understood")
-
-
-def _read_json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _is_webhook_url(url: Any) -> TypeGuard[str]:

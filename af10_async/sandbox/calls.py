@@ -15,7 +15,15 @@ from .faults.acts import Act
 from .jobs import Link
 from .records import Seen
 
-__all__ = ["Call", "error_answer", "json_answer", "not_authorized", "not_found"]
+__all__ = [
+    "Call",
+    "error_answer",
+    "json_answer",
+    "method_not_allowed",
+    "not_authorized",
+    "not_found",
+    "read_json",
+]
 
 
 @dataclass(slots=True)
@@ -53,6 +61,21 @@ def not_found(what: str) -> web.Response:
     return error_answer(404, f"{what} not found")
 
 
+def method_not_allowed(*allowed: str) -> web.Response:
+    """405, with the methods that are allowed."""
+    answer = error_answer(405, "Method not allowed")
+    answer.headers["Allow"] = ", ".join(allowed)
+    return answer
+
+
 def not_authorized(status: int = 401) -> web.Response:
     """The token or the credentials are refused; `status` can be 200."""
     return json_answer({"errorCode": 401, "errorMessage": "Not authorized"}, status)
+
+
+def read_json(body: bytes) -> Any:
+    """The value in a body; None when it is no JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

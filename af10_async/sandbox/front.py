@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -13,10 +12,12 @@ from .api import Api
 from .calls import Call, error_answer, json_answer, not_authorized
 from .connection import Gone, Line
 from .delivery import Delivery
+from .endpoints import Endpoints
 from .faults import FaultPlan, Step
 from .faults.acts import Echo, Expire, Hang, Reply, Reset, Slow
 from .jobs import JobBook
 from .records import RequestLog, Seen, Where
+from .traffic import Gate, Traffic
 
 __all__ = ["API_PATH", "BOOTSTRAP_PATH", "FILE_PATH", "Front"]
 
@@ -32,8 +33,7 @@ _BOOTSTRAP_STEPS: dict[str, Step] = {
 }
 _API_STEPS: dict[str, Step] = {**_BOOTSTRAP_STEPS, "/webhook": "redeem", "/vehicle": "vehicle"}
 
-Answer = web.StreamResponse | None
-Handler = Callable[[Call], Awaitable[Answer]]
+Reply_ = web.StreamResponse | None
 
 
 class Front:
@@ -46,6 +46,9 @@ class Front:
         log: Where every request is noted.
         api: Answers the API's own addresses.
         delivery: Answers the addresses of files.
+        endpoints: Which endpoints the user has added.
+        traffic: Told of each request of the API for as long as it is under way.
+        gate: Turns requests of the API away.
         webhook_paths: The paths of the API whose POST starts a job.
 
     """
@@ -58,6 +61,9 @@ class Front:
         log: RequestLog,
         api: Api,
         delivery: Delivery,
+        endpoints: Endpoints,
+        traffic: Traffic,
+        gate: Gate,
         webhook_paths: tuple[str, ...],
     ) -> None:
         self._accounts = accounts
@@ -66,6 +72,9 @@ class Front:
         self._log = log
         self._api = api
         self._delivery = delivery
+        self._endpoints = endpoints
+        self._traffic = traffic
+        self._gate = gate
         self._steps: dict[str, Step] = {**_API_STEPS, **dict.fromkeys(webhook_paths, "start")}
         self._closing = asyncio.Event()
         self._lines: set[Line] = set()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["RequestLog", "Seen", "Where"]
 
@@ -37,6 +38,10 @@ class Seen:
     body: bytes = field(repr=False)
     account: str | None = None
     status: int | None = None
+
+    def json(self) -> Any:
+        """The value in the body. Raises `ValueError` when it is no JSON."""
+        return json.loads(self.body)
 
 
 class RequestLog:

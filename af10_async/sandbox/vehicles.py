@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date, timedelta
 from typing import Any
 
-__all__ = ["PAGE_ROWS", "Vehicle", "list_vehicles", "make_vehicles", "one_vehicle"]
+__all__ = ["PAGE_ROWS", "Vehicle", "list_vehicles", "make_vehicles"]
 
 PAGE_ROWS = 100
 
@@ -61,12 +61,7 @@ def _plate(number: int) -> str:
     return f"{_LETTERS[number * 7 % base]}-{number * 37 % 1000:03d}-{letters[1:]}"
 
 
-def one_vehicle(vehicles: Sequence[Vehicle], text: str) -> Vehicle | None:
-    """The vehicle whose id this is."""
-    return next((row for row in vehicles if str(row["vehicle_id"]) == text), None)
-
-
-def list_vehicles(vehicles: Sequence[Vehicle], query: Mapping[str, str]) -> dict[str, Any]:
+def list_vehicles(vehicles: Collection[Vehicle], query: Mapping[str, str]) -> dict[str, Any]:
     """One page of the list.
 
     Args:
@@ -83,18 +78,27 @@ def list_vehicles(vehicles: Sequence[Vehicle], query: Mapping[str, str]) -> dict
     page = int(query.get("page") or "1")
     if page < 1:
         raise ValueError("page counts from 1")
-    rows = [row for row in vehicles if _found(row, query.get("search", ""))]
-    wanted = _read_filter(query.get("filter", ""))
-    rows = [row for row in rows if all(_equal(row.get(k), v) for k, v in wanted.items())]
+    rows = _searched(vehicles, query.get("search", ""))
+    rows = _filtered(rows, _read_filter(query.get("filter", "")))
     rows = _sorted(rows, query.get("sort", ""))
     start = (page - 1) * PAGE_ROWS
     picked = [_pick(row, query.get("fields", "")) for row in rows[start : start + PAGE_ROWS]]
     return {"data": picked, "nextpage": start + PAGE_ROWS < len(rows)}
 
 
-def _found(row: Vehicle, search: str) -> bool:
+def _searched(rows: Collection[Vehicle], search: str) -> list[Vehicle]:
     text = search.casefold()
+    return [row for row in rows if not text or _has(row, text)]
+
+
+def _has(row: Vehicle, text: str) -> bool:
     return any(text in value.casefold() for value in row.values() if isinstance(value, str))
+
+
+def _filtered(rows: list[Vehicle], wanted: Mapping[str, Any]) -> list[Vehicle]:
+    if not wanted:
+        return rows
+    return [row for row in rows if all(_equal(row.get(k), v) for k, v in wanted.items())]
 
 
 def _read_filter(text: str) -> dict[str, Any]:

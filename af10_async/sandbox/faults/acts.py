@@ -18,6 +18,7 @@ __all__ = [
     "Expire",
     "FileAct",
     "Hang",
+    "RepeatPage",
     "Reply",
     "Reset",
     "Slow",
@@ -81,6 +82,11 @@ class Data:
     """Redeem to this instead of a file."""
 
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatPage:
+    """List the first page, and promise another, whichever was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +155,4 @@ class Whole:
 
 FileAct = Stale | Body | Encode | Whole
 AnyAct = Slow | Reply | Echo | Reset | Hang | Expire
-Act = AnyAct | Direct | Data | Come | FileAct
+Act = AnyAct | Direct | Data | RepeatPage | Come | FileAct

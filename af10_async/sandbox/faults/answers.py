@@ -6,7 +6,7 @@ import gzip
 import json
 from typing import Any, Self, Unpack
 
-from .acts import Data, Direct, Echo, Expire, Hang, Reply, Reset, Slow
+from .acts import Data, Direct, Echo, Expire, Hang, RepeatPage, Reply, Reset, Slow
 from .base import BaseFault, When
 
 __all__ = ["AnswerFaults"]
@@ -44,10 +44,17 @@ class AnswerFaults(BaseFault):
         return cls._of(Reply(status, {**kind, **(headers or {})}, content, after), "any", when)
 
     @classmethod
-    def rate_limited(cls, retry_after: str | None = "1", **when: Unpack[When]) -> Self:
-        """429, with this text as `Retry-After`: seconds, an HTTP date, or nonsense."""
+    def rate_limited(
+        cls, retry_after: str | None = "1", retry_ms: Any = None, **when: Unpack[When]
+    ) -> Self:
+        """429, with this text as `Retry-After`: seconds, an HTTP date, or nonsense.
+
+        With `retry_ms`, there is a `retry` in the body as well, in milliseconds.
+        """
         headers = {} if retry_after is None else {"Retry-After": retry_after}
         body = {"errorCode": 429, "errorMessage": "Too many requests"}
+        if retry_ms is not None:
+            body["retry"] = retry_ms
         return cls.status(429, body, headers=headers, **when)
 
     @classmethod
@@ -127,6 +134,12 @@ class AnswerFaults(BaseFault):
     def payload(cls, data: Any, **when: Unpack[When]) -> Self:
         """Redeeming gives this `data` instead of a file."""
         return cls._of(Data(data), "redeem", when)
+
+    @classmethod
+    def repeats_page(cls, **when: Unpack[When]) -> Self:
+        """Lists give page 1 again and again, with `nextpage` true; for ever when not given."""
+        when.setdefault("times", None)
+        return cls._of(RepeatPage(), "vehicle", when)
 
     @classmethod
     def refused_secret(cls, status: int = 404, **when: Unpack[When]) -> Self:

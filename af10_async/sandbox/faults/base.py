@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self, TypedDict
+from typing import Literal, Self, TypedDict, get_args
 
-from .acts import Act, AnyAct, Come, Data, Direct, FileAct
+from .acts import Act, AnyAct, Come, Data, Direct, FileAct, RepeatPage
 
 __all__ = ["BaseFault", "Step", "When"]
 
 Step = Literal[
-    "authenticate", "environment", "start", "callback", "redeem", "file", "vehicle", "any"
+    "authenticate", "environment", "start", "callback", "redeem", "file", "vehicle", "call", "any"
 ]
-_STEPS = ("authenticate", "environment", "start", "callback", "redeem", "file", "vehicle", "any")
+_STEPS: tuple[Step, ...] = get_args(Step)
 
 
 class When(TypedDict, total=False):
@@ -20,8 +20,8 @@ class When(TypedDict, total=False):
 
     Attributes:
         on: The step that it hits: `authenticate`, `environment`, `start` (the POST), `callback`,
-            `redeem`, `file`, `vehicle`, or `any` (all requests that arrive). Each kind has a
-            sensible one when not given.
+            `redeem`, `file`, `vehicle`, `call` (endpoints of your own), or `any` (all requests
+            that arrive). Each kind has a sensible one when not given.
         times: How often it strikes, once when not given; None for ever.
         skip: How many matching requests it lets through first.
         account: The username it is for; None for any.
@@ -72,6 +72,8 @@ def _only_step(act: Act) -> Step | None:
             return "start"
         case Data():
             return "redeem"
+        case RepeatPage():
+            return "vehicle"
         case _ if isinstance(act, AnyAct):
             return None
         case _:

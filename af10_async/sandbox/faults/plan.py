@@ -66,4 +66,9 @@ class FaultPlan:
 
     def take(self, step: Step | None, account: str | None) -> BaseFault | None:
         """The fault that strikes this request, if any; it has one time less from now on."""
-        return next((e.fault for e in self._entries if e.strikes(step, account)), None)
+        struck = next((each for each in self._entries if each.strikes(step, account)), None)
+        if struck is None:
+            return None
+        if struck.times == 0:  # out of the way: there may be one for each of many accounts
+            self._entries.remove(struck)
+        return struck.fault
