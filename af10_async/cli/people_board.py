@@ -70,7 +70,13 @@ class PeopleBoard:
         self._troubles: list[_Trouble] = []
         self._started = time.monotonic()
         self._live = (
-            Live(console=console, get_renderable=self._table, refresh_per_second=5, transient=True)
+            Live(
+                console=console,
+                get_renderable=self._table,
+                refresh_per_second=5,
+                transient=True,
+                redirect_stdout=False,  # what is for programs stays where programs read
+            )
             if console.is_terminal
             else None
         )
@@ -102,8 +108,7 @@ class PeopleBoard:
         if file.attempts > 1:
             text += f", {file.attempts} attempts"
         self._ended(row, "saved", "green", text)
-        sys.stdout.write(f"{file.path if isinstance(file, SavedFile) else file.url}\n")
-        sys.stdout.flush()
+        tell_place(file, self._console if self._live is not None else None)
 
     def failed(self, row: _Row, failure: Failure) -> None:
         """One more has failed."""
@@ -216,6 +221,16 @@ def _note(row: _Row) -> str:
     if progress.total:
         text += f" of {units(progress.total)}"
     return text + (f", {units(progress.rate)}/s" if progress.rate else "")
+
+
+def tell_place(file: SavedFile | CopiedFile, live: Console | None) -> None:
+    """Where a file is, alone on stdout; through the console that is drawing on the same screen."""
+    place = str(file.path if isinstance(file, SavedFile) else file.url)
+    if live is not None and sys.stdout.isatty():
+        live.print(Text(place), soft_wrap=True)
+    else:
+        sys.stdout.write(f"{place}\n")
+        sys.stdout.flush()
 
 
 def units(size: float) -> str:

@@ -23,7 +23,7 @@ from ..protocol.keys import KEY_LENGTH
 from ..protocol.lifecycle import JobRecord
 from .exit_codes import INTERRUPTED, TIMED_OUT
 from .output import Failure, listening
-from .people_board import PeopleBoard, units
+from .people_board import PeopleBoard, tell_place, units
 
 _STEPS = {
     JobState.REGISTERED: "the request goes out; the job is on record",
@@ -88,6 +88,7 @@ class PeopleOutput:
             TextColumn("{task.fields[segments]}"),
             console=self._console,
             expand=True,
+            redirect_stdout=False,
         )
         if self._bars is None:
             self._bars = bars
@@ -120,8 +121,7 @@ class PeopleOutput:
         is_saved = isinstance(file, SavedFile)
         self.step("saved" if is_saved else "copied", text)
         self.step("SHA-256", file.sha256)
-        sys.stdout.write(f"{file.path if isinstance(file, SavedFile) else file.url}\n")
-        sys.stdout.flush()
+        tell_place(file, self._console if self._bars is not None else None)
 
     def jobs(self, records: Sequence[JobRecord]) -> None:
         """A table on stdout: the keys in it are to be copied."""
