@@ -185,12 +185,13 @@ async def test_leaving_early_cancels_what_is_under_way(make_fleet: FleetMaker) -
         finally:
             cancelled.append(client.name)
 
-    async with make_fleet() as fleet:
-        async with contextlib.aclosing(fleet.each(work, concurrency=4)) as outcomes:
-            async for outcome in outcomes:
-                assert outcome.account == "dealer-1"
-                await asyncio.sleep(0)
-                break
+    async with (
+        make_fleet() as fleet,
+        contextlib.aclosing(fleet.each(work, concurrency=4)) as outcomes,
+    ):
+        outcome = await anext(outcomes)
+        assert outcome.account == "dealer-1"
+        await asyncio.sleep(0)
     # The slot of the first one may have gone to a fifth by then.
     assert set(NAMES[1:4]) <= set(cancelled) <= set(NAMES[1:5])
 
