@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -38,7 +38,7 @@ class Parts:
     calls: QuickCalls
     fetcher: Fetcher
     services: Services
-    username: str
+    username: str = field(repr=False)
     trusts_private_files: bool
     works: WeakValueDictionary[str, JobWork]
     """The jobs that somebody holds, by their keys."""

@@ -354,8 +354,8 @@ async def test_a_file_that_is_there_already_is_not_saved_twice(
     async with make_client(store=store_url) as before:
         server = receiver_of(before)
         server.store = Forgetful(server.store, Collected)
-        rebuilt = replace(before._open_parts().services, store=server.store)
-        before._parts = replace(before._open_parts(), services=rebuilt)
+        rebuilt = replace(before.open_parts().services, store=server.store)
+        before._parts = replace(before.open_parts(), services=rebuilt)
         first = await (await before.backup_owner()).save(tmp_path)
     count = len([each for each in sandbox.requests if each.path.startswith("/files/")])
     async with make_client(store=store_url) as after:

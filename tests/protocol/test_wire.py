@@ -18,6 +18,7 @@ from af10_async.errors import (
     APIError,
     AuthenticationError,
     BadResponseError,
+    NotFoundError,
     RateLimitError,
     ServerError,
 )
@@ -164,7 +165,7 @@ def test_a_good_status_without_json_is_a_bad_response(status: int, body: bytes) 
         (400, APIError, False),
         (401, AuthenticationError, False),
         (403, AuthenticationError, False),
-        (404, APIError, False),
+        (404, NotFoundError, False),
         (429, RateLimitError, True),
         (500, ServerError, True),
         (502, ServerError, True),
@@ -198,7 +199,7 @@ def test_a_bad_status_is_an_api_error_whatever_the_body(
         ("503", None, ServerError),
         (599, None, ServerError),
         (600, None, APIError),
-        (404, "no such dealer", APIError),
+        (404, "no such dealer", NotFoundError),
         ("E17", "odd", APIError),
         (True, None, APIError),
         (-1, None, APIError),
@@ -210,7 +211,7 @@ def test_a_bad_status_is_an_api_error_whatever_the_body(
         ({"a": 1}, None, APIError),
         (4.5, None, APIError),
         (1e300, None, APIError),
-        (404, ["not", "text"], APIError),
+        (404, ["not", "text"], NotFoundError),
     ],
 )
 def test_an_error_code_is_an_error_even_with_http_200(
@@ -241,7 +242,7 @@ def test_code_and_message_of_af10_stand_in_the_error_and_its_text() -> None:
         (401, "check api_key, username and password"),
         (429, "later"),
         (500, "try again later"),
-        (404, "the request itself must change"),
+        (404, "check the path, and the id in it"),
     ],
 )
 def test_an_error_says_what_to_do_next(status: int, advice: str) -> None:
@@ -604,7 +605,7 @@ def test_what_af10_has_not_said_itself_leaves_the_start_open(
     ("answer", "kind"),
     [
         (reply(400, HTML), APIError),
-        (reply(404, {}), APIError),
+        (reply(404, {}), NotFoundError),
         (reply(401, b""), AuthenticationError),
         (reply(403, code(403)), AuthenticationError),
         (reply(200, code(12, "webhook_url must start with https")), APIError),
