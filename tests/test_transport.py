@@ -35,6 +35,7 @@ from af10_async.errors import (
     UnsafeURLError,
 )
 from af10_async.file_reply import FileReply
+from af10_async.limits import ConcurrencyLimit
 from af10_async.protocol.wire import MAX_JSON_BYTES, Call
 from af10_async.transport import Departure, Transport
 
@@ -458,13 +459,8 @@ async def test_an_encoded_answer_is_refused_and_never_unpacked(
     assert peak < 5_000_000
 
 
-async def test_only_so_many_requests_are_under_way_and_the_others_wait_their_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A hundred; here twenty, since httpcore's pool takes its time with a hundred."""
-    assert room.MAX_CONNECTIONS == 100
-    monkeypatch.setattr(room, "MAX_CONNECTIONS", 20)
-    transport = Transport()
+async def test_only_so_many_requests_are_under_way_and_the_others_wait_their_turn() -> None:
+    transport = Transport(limit=ConcurrencyLimit(20))
     under_way = most = 0
     full, go = asyncio.Event(), asyncio.Event()
 
