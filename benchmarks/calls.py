@@ -24,7 +24,7 @@ import httpx
 
 from af10_async import AF10Client
 
-NAMES = ("af10_async", "httpx, 100 kept", "httpx, its limits", "with a handler", "with tracing")
+NAMES = ("af10_async", "httpx, 100", "httpx as it is", "with a handler", "with tracing")
 PATH = "/vehicle/1"
 
 
@@ -50,15 +50,16 @@ async def ours(name: str, access: dict[str, str], calls: int, concurrency: int) 
 
 
 def tracing() -> Any:
-    from af10_async.otel import OpenTelemetry
     from opentelemetry.sdk.trace import TracerProvider
+
+    from af10_async.otel import OpenTelemetry
 
     return OpenTelemetry(tracer_provider=TracerProvider())
 
 
 async def by_hand(name: str, access: dict[str, str], calls: int, concurrency: int) -> None:
     kept = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    limits = {"limits": kept} if name == "httpx, 100 kept" else {}
+    limits = {"limits": kept} if name == "httpx, 100" else {}
     async with httpx.AsyncClient(**limits) as client:  # type: ignore[arg-type]
         credentials = {key: access[key] for key in ("api_key", "username", "password")}
         answer = await client.get(f"{access['base_url']}/authenticate", params=credentials)

@@ -25,9 +25,9 @@ from typing import Any
 
 import bench
 import psutil  # type: ignore[import-untyped]
-from af10_async.accounts import Account
 
 from af10_async import Fleet
+from af10_async.accounts import Account
 from af10_async.sandbox import Account as SandboxAccount
 from af10_async.sandbox import Sandbox
 

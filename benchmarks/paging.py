@@ -2,8 +2,8 @@
 
     python benchmarks/paging.py [--quick] [--rounds 5] [--rows 50000]
 
-The rows of `GET /vehicle`, 100 a page, of a sandbox in a process of its own that takes as long to
-answer as a server across a network does (`--latency`, in milliseconds, before each answer).
+The rows of `GET /vehicle`, 100 a page, of a server in a process of its own that has its answers ready
+and takes as long as one across a network does (`--latency`, in milliseconds, before each answer).
 By hand: a `while` loop around `httpx.AsyncClient.get`, which asks for a page when the rows of the
 one before have been used. Using a row costs `--row-us` microseconds of CPU, as it does when it is
 written to a database, say.
@@ -21,12 +21,15 @@ from typing import Any
 
 import bench
 import httpx
+from aiohttp import web
 
 from af10_async import AF10Client
-from af10_async.sandbox import Fault, Sandbox
+from af10_async.sandbox.vehicles import make_vehicles
 
 NAMES = ("af10_async", "by hand")
 CREDENTIALS = ("api_key", "username", "password")
+ROWS = 100
+"""On a page."""
 
 
 def use(row: dict[str, Any], seconds: float) -> int:
@@ -64,13 +67,31 @@ async def by_hand(access: dict[str, str], seconds: float) -> int:
 
 
 async def serve(rows: int, latency: float) -> None:
-    """A sandbox whose lists come late, until its process is told to end."""
-    async with Sandbox(vehicles=rows) as sandbox:
+    """An AF10 whose lists are ready and come late, until its process is told to end."""
+    vehicles = make_vehicles(rows)
+    pages = [
+        json.dumps({"data": vehicles[start : start + ROWS], "nextpage": start + ROWS < rows})
+        for start in range(0, rows, ROWS)
+    ]
+
+    async def authenticate(_: web.Request) -> web.Response:
+        return web.json_response({"token": "t", "api_url": base_url})
+
+    async def vehicle(request: web.Request) -> web.Response:
         if latency:
-            sandbox.faults.add(Fault.slow(latency, on="vehicle", times=None))
-        access = {name: getattr(sandbox, name) for name in ("base_url", *CREDENTIALS)}
-        print(json.dumps(access), flush=True)
-        await asyncio.get_running_loop().create_future()
+            await asyncio.sleep(latency)
+        number = int(request.query["page"])
+        return web.Response(text=pages[number - 1], content_type="application/json")
+
+    app = web.Application()
+    app.add_routes([web.get("/authenticate", authenticate), web.get("/vehicle", vehicle)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    print(json.dumps({"base_url": base_url, **dict.fromkeys(CREDENTIALS, "x")}), flush=True)
+    await asyncio.get_running_loop().create_future()
 
 
 def work(task: dict[str, Any]) -> None:

@@ -278,7 +278,39 @@ def _add_sandbox(commands: _Commands) -> None:
         help="trusted, beside the system's, when it calls an https webhook",
     )
     sandbox.add_argument("--tls", action="store_true", help="serve https, with a CA of its own")
+    sandbox.add_argument(
+        "--accounts",
+        type=values.count,
+        default=1,
+        metavar="N",
+        help="how many may log in: dealer-1 to dealer-N (default: one of any name)",
+    )
+    sandbox.add_argument(
+        "--accounts-file",
+        type=Path,
+        metavar="TOML",
+        help="where their credentials are written; what another sandbox wrote there is replaced",
+    )
+    sandbox.add_argument(
+        "--vehicles",
+        type=_number_of,
+        default=250,
+        metavar="N",
+        help="in the stock of each account (default: 250)",
+    )
+    sandbox.add_argument(
+        "--quota",
+        type=_number_of,
+        metavar="N",
+        help="requests a minute that each account may send (default: any number)",
+    )
     _add_json(sandbox)
+
+
+def _number_of(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
+    return int(text)
 
 
 def _add_json(parser: argparse.ArgumentParser, default: Any = False) -> None:

@@ -9,9 +9,10 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 from .. import AF10Client, ConfigurationError, MissingExtraError
-from ..sandbox import Sandbox
+from ..sandbox import Account, Sandbox
 from .context import Context
 from .destination import Destination, prepare
 from .downloads import back_up
@@ -55,14 +56,40 @@ async def sandbox(arguments: argparse.Namespace, context: Context) -> None:
                 job_seconds=arguments.job_seconds,
                 file_size=arguments.file_size,
                 callback_ca=arguments.callback_ca,
+                accounts=_dealers(arguments.accounts),
+                vehicles=arguments.vehicles,
+                quota=arguments.quota,
             ),
         )
+        # Before the first line: whoever has read that may use the file.
+        _write_accounts(running, arguments.accounts_file)
         sys.stdout.write(_as_json(running) if arguments.json else _as_exports(running))
         sys.stdout.flush()
         if not arguments.json:
             context.output.step("sandbox", "a stand-in AF10 is running; Ctrl-C ends it")
+            if arguments.accounts_file is not None:
+                many = f"{arguments.accounts} account(s): {arguments.accounts_file}"
+                context.output.step("accounts", f"the credentials of {many}")
         context.ends_by_interrupt = True
         await asyncio.get_running_loop().create_future()
+
+
+def _dealers(count: int) -> list[Account] | None:
+    if count == 1:
+        return None
+    return [Account(username=f"dealer-{number}") for number in range(1, count + 1)]
+
+
+def _write_accounts(sandbox: Sandbox, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        sandbox.write_accounts(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the accounts cannot be written to {path}: {error.strerror or error}; choose another"
+            " --accounts-file"
+        ) from None
 
 
 async def _enter_sandbox(stack: AsyncExitStack, sandbox: Sandbox) -> Sandbox:

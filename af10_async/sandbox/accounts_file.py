@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -52,7 +53,8 @@ def _refuse_foreign(path: Path) -> None:
         with path.open("rb") as file:
             if file.readline(len(_FIRST_LINE) + 1) == _FIRST_LINE.encode():
                 return
-    raise FileExistsError(f"{path} was not written by a sandbox: remove it, or choose another name")
+    reason = "there is something that no sandbox wrote"
+    raise FileExistsError(errno.EEXIST, reason, str(path))
 
 
 def _lines(base_url: str, ca_file: Path | None, accounts: Sequence[Account]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,7 @@ class Endpoints:
         if key is None:
             return not_found("Endpoint")
         answer = self._exact[key] if key in self._exact else self._below[key]
-        if isinstance(answer, Callable):  # type: ignore[arg-type]
+        if callable(answer):
             answer = answer(seen)
         if inspect.isawaitable(answer):
             answer = await answer

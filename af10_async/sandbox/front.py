@@ -19,7 +19,7 @@ from .jobs import JobBook
 from .records import RequestLog, Seen, Where
 from .traffic import Gate, Traffic
 
-__all__ = ["API_PATH", "BOOTSTRAP_PATH", "FILE_PATH", "Front"]
+__all__ = ["API_PATH", "BOOTSTRAP_PATH", "FILE_PATH", "RESERVED_PATHS", "Front"]
 
 logger = logging.getLogger("af10_async.sandbox")
 
@@ -32,8 +32,8 @@ _BOOTSTRAP_STEPS: dict[str, Step] = {
     "/util/environment": "environment",
 }
 _API_STEPS: dict[str, Step] = {**_BOOTSTRAP_STEPS, "/webhook": "redeem", "/vehicle": "vehicle"}
-
-Reply_ = web.StreamResponse | None
+RESERVED_PATHS = ("/authenticate", "/util/environment", "/webhook")
+"""Those whose answers are never the user's own."""
 
 
 class Front:
@@ -125,21 +125,18 @@ class Front:
         if not line.is_open:
             raise Gone
         call = await self._read(request, line)
-        try:
-            answer = await self._play(call)
-        except (Gone, ConnectionError, web.HTTPException):
-            raise
-        except Exception:
-            logger.exception("the sandbox failed at the step %s", call.step)
-            answer = error_answer(500, "The sandbox itself failed")
+        if call.step == "file":
+            answer = await self._answer(call)
+        else:
+            with self._traffic.under_way(call.seen.account, line):
+                answer = self._gate.refusal(call) or await self._answer(call)
         if answer is None:  # written by hand, and the connection closed
             return web.Response()
         call.seen.status = answer.status
         return answer
 
     async def _read(self, request: web.Request, line: Line) -> Call:
-        path = request.path
-        where, path, step = self._route(path)
+        where, path, step = self._route(request.method, request.path)
         body = await request.read() if request.body_exists else b""
         seen = Seen(
             request.method,
@@ -152,20 +149,24 @@ class Front:
         call = Call(request, line, seen, step)
         self._identify(call)
         self._log.add(seen)
-        fault = self._faults.take(step, seen.account)
-        call.act = None if fault is None else fault.act
         return call
 
-    def _route(self, path: str) -> tuple[Where, str, Step | None]:
+    def _route(self, method: str, path: str) -> tuple[Where, str, Step | None]:
         if path.startswith(API_PATH + "/"):
             path = path.removeprefix(API_PATH)
-            return "api", path, "vehicle" if path.startswith("/vehicle/") else self._steps.get(path)
+            return "api", path, self._api_step(method, path)
         if path.startswith(BOOTSTRAP_PATH + "/"):
             path = path.removeprefix(BOOTSTRAP_PATH)
             return "bootstrap", path, _BOOTSTRAP_STEPS.get(path)
         if path.startswith(FILE_PATH + "/"):
             return "file", path, "file"
         return "elsewhere", path, None
+
+    def _api_step(self, method: str, path: str) -> Step | None:
+        step = self._steps.get(path)
+        if step in (None, "vehicle") and self._endpoints.knows(method, path):
+            return "call"
+        return "vehicle" if path.startswith("/vehicle/") else step
 
     def _identify(self, call: Call) -> None:
         seen = call.seen
@@ -179,7 +180,18 @@ class Front:
             found = call.account = self._accounts.of_token(seen.headers.get("token"))
         seen.account = None if found is None else found.username
 
-    async def _play(self, call: Call) -> Answer:
+    async def _answer(self, call: Call) -> web.StreamResponse | None:
+        fault = self._faults.take(call.step, call.seen.account)
+        call.act = None if fault is None else fault.act
+        try:
+            return await self._play(call)
+        except (Gone, ConnectionError, web.HTTPException):
+            raise
+        except Exception:
+            logger.exception("the sandbox failed at the step %s", call.step)
+            return error_answer(500, "The sandbox itself failed")
+
+    async def _play(self, call: Call) -> web.StreamResponse | None:
         match call.act:
             case Slow(seconds):
                 await call.line.pause(seconds)
@@ -204,7 +216,7 @@ class Front:
             case _:  # no fault, or one that the part concerned understands
                 return await self._normal(call)
 
-    async def _normal(self, call: Call) -> Answer:
+    async def _normal(self, call: Call) -> web.StreamResponse | None:
         if call.step == "file":
             return await self._delivery.answer(call)
         if call.seen.where in ("bootstrap", "elsewhere") and call.step is None:

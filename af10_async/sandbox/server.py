@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-from aiohttp import web
+from typing import Any, Self
 
 from .accounts import Account, AccountBook
+from .accounts_file import write_accounts_file
 from .api import Api
 from .caller import Caller, callback_url
 from .delivery import Delivery
+from .endpoints import Endpoints
 from .faults import FaultPlan
-from .front import API_PATH, BOOTSTRAP_PATH, FILE_PATH, Front
+from .front import API_PATH, BOOTSTRAP_PATH, FILE_PATH, RESERVED_PATHS, Front
 from .jobs import JobBook, SandboxJob
+from .listener import Listener
 from .records import RequestLog, Seen
+from .stocks import Stocks
 from .tls import Authority
-from .vehicles import make_vehicles
+from .traffic import Gate, Quota, Traffic
+from .vehicle_api import VehicleApi
+from .vehicles import Vehicle
 
 __all__ = ["Sandbox"]
-
-logger = logging.getLogger("af10_async.sandbox")
-
-_KEEP_ALIVE_SECONDS = 75.0
-_SHUTDOWN_SECONDS = 1.0
-
-
-class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp logs the request when it is malformed, secrets and all: not here."""
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: object) -> None:
-        logger.debug("aiohttp had something to say about a request")
 
 
 class Sandbox:
@@ -49,7 +39,12 @@ class Sandbox:
         accounts: Who may log in; one made-up account when not given.
         token_seconds: How long a token is good.
         file_seconds: How long after redeeming a file's address is good; None for ever.
-        vehicles: How many vehicles each account has in stock.
+        vehicles: How many vehicles each account has in stock to begin with.
+        quota: How many requests each account may send, files aside, in any `quota_seconds`; what
+            is over gets 429, and is told when to come back. None for any number.
+        quota_seconds: See `quota`.
+        max_concurrent: How many requests each account may have under way, files aside; what is
+            over gets 429. None for any number.
         callback_ca: A PEM file that is trusted, beside the system and its own authority, when an
             https webhook is called.
         max_requests: How many of the latest requests it remembers.
@@ -73,6 +68,9 @@ class Sandbox:
         token_seconds: float = 1800.0,
         file_seconds: float | None = None,
         vehicles: int = 250,
+        quota: int | None = None,
+        quota_seconds: float = 60.0,
+        max_concurrent: int | None = None,
         callback_ca: str | Path | None = None,
         max_requests: int = 100_000,
         webhook_paths: Sequence[str] = ("/backup/owner",),
@@ -86,16 +84,19 @@ class Sandbox:
         self._log = RequestLog(max_requests)
         self.faults = FaultPlan()
         self._caller = Caller(job_seconds, self._authority.client_context)
-        self._stock = make_vehicles(vehicles)
+        self._stocks = Stocks(vehicles)
+        self._endpoints = Endpoints()
+        self._traffic = Traffic()
+        self._gate = Gate(Quota(quota, quota_seconds), self._traffic, max_concurrent)
         self._webhook_paths = tuple(webhook_paths)
         self._front: Front | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self._origin: str | None = None
 
     # -- its life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._runner is not None:
+        if self._listener is not None:
             raise RuntimeError("the sandbox is running already")
         try:
             await self._listen()
@@ -115,20 +116,8 @@ class Sandbox:
     async def _listen(self) -> None:
         self._front = self._new_front()
         context = self._authority.server_context(self._host) if self._tls else None
-        self._runner = web.AppRunner(
-            self._front.app(),
-            access_log=None,
-            logger=_AiohttpLog(logger),
-            handle_signals=False,
-            keepalive_timeout=_KEEP_ALIVE_SECONDS,
-            lingering_time=0.0,
-            auto_decompress=False,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=context)
-        await site.start()
-        self._origin = _origin(self._host, int(self._runner.addresses[0][1]), context)
+        self._listener = Listener(self._front.app(), context)
+        self._origin = await self._listener.listen(self._host, self._port)
 
     def _new_front(self) -> Front:
         api = Api(
@@ -136,23 +125,24 @@ class Sandbox:
             self._jobs,
             self._caller,
             self.faults,
-            self._stock,
+            VehicleApi(self._stocks),
+            self._endpoints,
             lambda: self.api_url,
             self._file_url,
         )
-        delivery = Delivery(self._jobs)
         known = (self._accounts, self._jobs, self.faults, self._log)
-        return Front(*known, api, delivery, self._webhook_paths)
+        answering = (api, Delivery(self._jobs), self._endpoints)
+        return Front(*known, *answering, self._traffic, self._gate, self._webhook_paths)
 
     async def _close(self) -> None:
-        runner, self._runner = self._runner, None
+        listener, self._listener = self._listener, None
         front, self._front = self._front, None
         if front is not None:
             front.hang_up()
         try:
             await self._caller.close()
-            if runner is not None:
-                await runner.cleanup()
+            if listener is not None:
+                await listener.close()
             if front is not None:
                 await front.gone()
         finally:
@@ -218,6 +208,53 @@ class Sandbox:
         """Refuse every token given so far."""
         self._accounts.expire_all()
 
+    def write_accounts(self, path: str | Path) -> None:
+        """Write a TOML file of all accounts, for clients; readable by its owner only.
+
+        It has `base_url` (and `ca_file`), and for each account a table `[accounts.NAME]` with
+        `api_key`, `username` and `password`. The name is the username; when one of these cannot be
+        a name, they are all `account-1`, `account-2` and so on. The file outlives the sandbox.
+
+        Raises:
+            FileExistsError: when there is something there that no sandbox wrote.
+            OSError: when it cannot be written; nothing has changed then.
+
+        """
+        write_accounts_file(Path(path), self.base_url, self.ca_file, self.accounts)
+
+    # -- what it answers ---------------------------------------------------------------------------
+
+    def answers(self, method: str, path: str, answer: Any) -> None:
+        """Have an endpoint of your own, for accounts that are logged in.
+
+        Saying it again changes the answer. `/vehicle` can be taken over; what logs in and what
+        works with webhooks cannot (`webhook_paths` is for more of these).
+
+        Args:
+            method: Such as `POST`.
+            path: Relative to the API, such as `/customer/12`. A `*` at the end stands for anything;
+                of several that fit, one without it goes first, then the longest.
+            answer: A JSON value, an `Answer`, or a function of the request (`Seen`) that gives one
+                of these; it may be async.
+
+        Raises:
+            ValueError: when there can be no such endpoint.
+
+        Example:
+            `sandbox.answers("GET", "/customer/*", lambda seen: {"data": {"path": seen.path}})`
+
+        """
+        if path in (*RESERVED_PATHS, *self._webhook_paths):
+            raise ValueError(
+                f"path={path!r} is the sandbox's own: use faults to change its answers"
+            )
+        self._endpoints.add(method, path, answer)
+
+    def vehicles(self, account: str | None = None) -> list[Vehicle]:
+        """What the account of this username has in stock now: copies; of the first one if None."""
+        rows = self._stocks.rows(self._known(account) or self.username)
+        return [dict(row) for row in rows.values()]
+
     # -- what happened -----------------------------------------------------------------------------
 
     @property
@@ -228,6 +265,13 @@ class Sandbox:
     def count(self, method: str, path: str) -> int:
         """How many requests arrived with this method and path, such as `/backup/owner`."""
         return self._log.count(method, path)
+
+    def most_concurrent(self, account: str | None = None) -> int:
+        """How many requests, files aside, were under way at the same time, at most.
+
+        Those of this username, or of all when not given; what was turned away counts as well.
+        """
+        return self._traffic.most(self._known(account))
 
     @property
     def jobs(self) -> list[SandboxJob]:
@@ -282,13 +326,11 @@ class Sandbox:
             raise RuntimeError("the sandbox is not running: enter it with `async with`")
         return self._origin
 
+    def _known(self, username: str | None) -> str | None:
+        if username is not None and self._accounts.named(username) is None:
+            raise ValueError(f"no account of this sandbox has the username {username!r}")
+        return username
+
     def _file_url(self, job: SandboxJob) -> str:
         link = self._jobs.good_link(job)
         return f"{self._running_origin()}{FILE_PATH}/{link.token}/{job.filename}"
-
-
-def _origin(host: str, port: int, context: ssl.SSLContext | None) -> str:
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    host = f"[{host}]" if ":" in host else host
-    return f"{'http' if context is None else 'https'}://{host}:{port}"

@@ -82,6 +82,11 @@ class Wire:
     async def get(self, path: str, **params: Any) -> httpx.Response:
         return await self.http.get(self.api + path, params=params, headers={"token": self.token})
 
+    async def send(self, method: str, path: str, value: Any = None) -> httpx.Response:
+        """A request with a JSON body, unless `value` is None."""
+        headers = {"token": self.token}
+        return await self.http.request(method, self.api + path, json=value, headers=headers)
+
     async def post(self, webhook_url: str | None = None) -> httpx.Response:
         body = {"webhook_url": webhook_url or self.webhook_url}
         url = self.api + "/backup/owner"

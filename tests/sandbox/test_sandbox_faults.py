@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from af10_async.sandbox import Account, Fault
-from af10_async.sandbox.faults import FaultPlan
+from af10_async.sandbox.faults import FaultPlan, Step
 
 from .conftest import Wire, wired
 
@@ -74,6 +74,7 @@ def test_faults_can_be_cleared_and_be_there_for_a_while() -> None:
     [
         (Fault.truncated, "start"),
         (Fault.direct, "redeem"),
+        (Fault.repeats_page, "call"),
         (Fault.early, "start"),
         (Fault.hang, "callback"),
         (Fault.hang, "nonsense"),
@@ -141,6 +142,51 @@ async def test_rate_limited_says_when_to_come_back(wire: Wire, text: str | None)
     answer = await wire.get("/vehicle")
     assert answer.status_code == 429
     assert answer.headers.get("retry-after") == text
+
+
+async def test_rate_limited_can_say_it_in_the_body(wire: Wire) -> None:
+    """In milliseconds, as AF10 does elsewhere, and then in no header."""
+    wire.sandbox.faults.add(Fault.rate_limited(retry_after=None, retry_ms=250, on="vehicle"))
+    answer = await wire.get("/vehicle")
+    assert (answer.status_code, answer.json()["retry"]) == (429, 250)
+    assert answer.json()["errorCode"] == 429
+    assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("step", "method", "path"),
+    [
+        ("environment", "GET", "/util/environment"),
+        ("start", "POST", "/backup/owner"),
+        ("redeem", "GET", "/webhook"),
+        ("vehicle", "GET", "/vehicle/1"),
+        ("call", "GET", "/customer/12"),
+        ("any", "GET", "/nonsense"),
+    ],
+)
+async def test_come_back_can_strike_any_step(
+    wire: Wire, step: Step, method: str, path: str
+) -> None:
+    """Authenticate is only where it strikes when nothing is said."""
+    wire.sandbox.answers("GET", "/customer/12", {})
+    wire.sandbox.faults.add(Fault.come_back(20, on=step))
+    answer = await wire.send(method, path)
+    assert (answer.status_code, answer.json()) == (202, {"retry": 20})
+    assert wire.sandbox.faults.pending == []
+
+
+async def test_a_list_can_repeat_its_first_page_for_ever(wire: Wire) -> None:
+    """From some request on; one vehicle is answered as usual, and so are other queries."""
+    wire.sandbox.faults.add(Fault.repeats_page(skip=1))
+    first, second, ninth = [
+        (await wire.get("/vehicle", page=page, sort="brand")).json() for page in (1, 2, 9)
+    ]
+    assert first == second == ninth
+    assert first["nextpage"] is True
+    assert (await wire.get("/vehicle", page=3, search="volvo")).json()["nextpage"] is True
+    assert (await wire.get("/vehicle/7")).json()["data"]["vehicle_id"] == 7
+    wire.sandbox.faults.clear()
+    assert (await wire.get("/vehicle", page=9)).json() == {"data": [], "nextpage": False}
 
 
 async def test_come_back_is_202_with_milliseconds(wire: Wire) -> None:

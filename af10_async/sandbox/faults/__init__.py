@@ -26,9 +26,9 @@ class Fault(AnswerFaults, CallbackFaults, FileFaults):
     `encoded`, `wrong_type`, `echo`, `reset_before`, `reset_after`, `hang`, `expired_token`.
     The POST: `direct`. The callback: `early`, `late`, `twice`, `never`, `extra_params`,
     `ampersand`, `trailing_slash`, `forged_first`, `method`. Redeeming: `payload`,
-    `refused_secret`. Lists of vehicles: `repeats_page`. The file: `stale_file`, `truncated`, `wrong_length`, `stall`,
-    `no_length_cut`, `no_length`, `drip`, `reset_in_body`, `file_html`, `file_encoded`,
-    `file_partial`, `ignores_range`, `wrong_range`, `changed`, `redirect`.
+    `refused_secret`. Lists of vehicles: `repeats_page`. The file: `stale_file`, `truncated`,
+    `wrong_length`, `stall`, `no_length_cut`, `no_length`, `drip`, `reset_in_body`, `file_html`,
+    `file_encoded`, `file_partial`, `ignores_range`, `wrong_range`, `changed`, `redirect`.
 
     Example:
         `sandbox.faults.add(Fault.status(503, on="start"), Fault.truncated(1000, times=2))`
