@@ -7,13 +7,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_origin
 
-from .errors import AF10Error, BadResponseError, ClosedError
+from .errors import AF10Error, BadResponseError, ClosedError, ConfigurationError
 from .events import CallRetried
 from .protocol import wire
 from .protocol.redaction import redact
-from .protocol.retry import RetryPolicy, may_repeat
+from .protocol.retry import MAX_RETRY_AFTER, RetryPolicy, may_repeat
 from .requester import Requester, again
 from .runtime import Runtime
 from .waits import Interrupted, Waits
@@ -66,12 +66,11 @@ class QuickCalls:
         without_token: bool = False,
     ) -> T:
         """What `read` makes of the answer; `timeout` (seconds) is for each attempt."""
-        started = self._runtime.monotonic()
+        asking = _Asking(policy, self._runtime.monotonic())
         try:
             async with self._waits.limit(float("inf")):
                 while True:
-                    elapsed = self._runtime.monotonic() - started
-                    found = await self._attempt(call, read, timeout, policy, elapsed, without_token)
+                    found = await self._attempt(call, read, timeout, asking, without_token)
                     if not isinstance(found, _Pause):
                         return found
                     await self._runtime.sleep(found.seconds)
@@ -87,8 +86,7 @@ class QuickCalls:
         call: wire.Call,
         read: Callable[[wire.Reply], T],
         timeout: float,
-        policy: RetryPolicy,
-        elapsed: float,
+        asking: _Asking,
         without_token: bool,
     ) -> T | _Pause:
         ask = self._requester.request_without_token if without_token else self._requester.request
@@ -97,20 +95,27 @@ class QuickCalls:
             come_back = wire.read_quick_come_back(reply)
             if come_back is None:
                 return read(reply)
-            if elapsed + come_back.seconds > policy.longest_total:
-                raise wire.not_promised(reply, "asks to come back later, again and again")
+            return self._pause_asked(come_back.seconds, reply, call, asking)
         except AF10Error as error:
-            return self._pause_or_give_up(error, call, policy, elapsed)
-        return self._told(call, come_back.seconds, None)
+            return self._pause_or_give_up(error, call, asking)
 
-    def _pause_or_give_up(
-        self, error: AF10Error, call: wire.Call, policy: RetryPolicy, elapsed: float
+    def _pause_asked(
+        self, seconds: float, reply: wire.Reply, call: wire.Call, asking: _Asking
     ) -> _Pause:
+        elapsed = self._runtime.monotonic() - asking.since
+        if seconds > MAX_RETRY_AFTER or elapsed + seconds > asking.policy.longest_total:
+            what = "asks to come back later than the retry policy waits"
+            raise wire.not_promised(reply, what, self._requester.secrets())
+        # A server that says "at once", again and again, must not keep us busy.
+        return self._told(call, max(seconds, asking.policy.first_pause), None)
+
+    def _pause_or_give_up(self, error: AF10Error, call: wire.Call, asking: _Asking) -> _Pause:
         if error.step == "authenticate":
             raise error  # that was tried again already
         error.step = "call"
-        chance = self._runtime.chance()
-        pause = policy.pause_of_call(error, call.method, call.attempt, elapsed, chance)
+        asking.failures += 1
+        elapsed, chance = self._runtime.monotonic() - asking.since, self._runtime.chance()
+        pause = asking.policy.pause_of_call(error, call.method, asking.failures, elapsed, chance)
         if pause is None:
             error.retryable = may_repeat(error, call.method)
             raise error
@@ -163,9 +168,24 @@ class QuickCalls:
         )
 
 
+@dataclass(slots=True)
+class _Asking:
+    """One call over all of its attempts."""
+
+    policy: RetryPolicy
+    since: float
+    """When it was sent first, on the monotonic clock."""
+    failures: int = 0
+    """Attempts that failed; "come back later" is no failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Pause:
     seconds: float
+
+
+_TELLS_VALUES = {"union_tag_invalid"}
+"""Kinds of misfits in whose words pydantic quotes what it was given."""
 
 
 def fitted(value: Any, model: type[T]) -> tuple[str | None, T]:
@@ -178,11 +198,29 @@ def fitted(value: Any, model: type[T]) -> tuple[str | None, T]:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        name = getattr(model, "__name__", str(model))
-        problem = f"does not fit {name}: {where}: {first['msg']}"
+        said = "no known kind" if first["type"] in _TELLS_VALUES else first["msg"]
+        problem = f"does not fit {_name_of(model)}: {where}: {said}"
         return problem + (
             f" (and {error.error_count() - 1} more)" * (error.error_count() > 1)
         ), value
+
+
+def checked_model(model: Any) -> None:
+    """Raise `ConfigurationError` for a model of which pydantic can make nothing."""
+    # Imported when it is needed: pydantic costs more than all of this package.
+    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+    try:
+        _adapter(model)
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
+        raise ConfigurationError(
+            f"the model {_name_of(model)} is nothing that pydantic can validate"
+        ) from error
+
+
+def _name_of(model: Any) -> str:
+    is_class = isinstance(model, type) and get_origin(model) is None
+    return model.__name__ if is_class else str(model)
 
 
 def _adapter(model: Any) -> TypeAdapter[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -23,8 +23,6 @@ class _Line:
 
     used: int = 0
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
-    is_due: bool = False
-    """Whether it gets a slot when its turn comes."""
 
 
 class ConcurrencyLimit:
@@ -40,7 +38,8 @@ class ConcurrencyLimit:
             raise ConfigurationError("the number of requests at a time must be at least 1")
         self._free = total
         self._lines: dict[str, _Line] = {}
-        self._turns: deque[tuple[str, int]] = deque()
+        self._turns: OrderedDict[str, int] = OrderedDict()
+        """Who gets a slot next, and how many each of them may have."""
 
     @classmethod
     def of_this_loop(cls) -> Self:
@@ -82,20 +81,16 @@ class ConcurrencyLimit:
         line.used -= 1
         self._line_up(account, line, most)
         while self._free > 0 and self._turns:
-            self._grant(*self._turns.popleft())
+            self._grant(*self._turns.popitem(last=False))
         self._tidy(account, line)
 
     def _line_up(self, account: str, line: _Line, most: int) -> None:
         """Let an account have its turn, if it waits and may have more than it has."""
-        if line.waiters and not line.is_due and line.used < most:
-            line.is_due = True
-            self._turns.append((account, most))
+        if line.waiters and line.used < most:
+            self._turns.setdefault(account, most)
 
     def _grant(self, account: str, most: int) -> None:
-        line = self._lines.get(account)
-        if line is None:
-            return  # whoever waited has left
-        line.is_due = False
+        line = self._lines[account]
         while line.waiters and line.waiters[0].done():
             line.waiters.popleft()  # cancelled, and does not know it yet
         if line.waiters and line.used < most:
@@ -107,6 +102,7 @@ class ConcurrencyLimit:
     def _tidy(self, account: str, line: _Line) -> None:
         if not line.used and not line.waiters and self._lines.get(account) is line:
             del self._lines[account]
+            self._turns.pop(account, None)
 
 
 _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, ConcurrencyLimit] = WeakKeyDictionary()

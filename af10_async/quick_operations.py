@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
-from .calls import RawResponse
+from .calls import RawResponse, checked_model
 from .parts import Host, Options
 from .protocol import wire
 
@@ -71,6 +71,8 @@ class QuickOperations:
 
         """
         call = wire.quick_call(method, path, params, json)
+        if model is not None:
+            checked_model(model)
         calls = self._host.open_parts().calls
 
         def read(reply: wire.Reply) -> Any:

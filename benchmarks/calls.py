@@ -39,7 +39,7 @@ async def all_of(calls: int, concurrency: int, one: Callable[[], Awaitable[objec
     await asyncio.gather(*(worker() for _ in range(concurrency)))
 
 
-async def ours(name: str, access: dict[str, str], calls: int, concurrency: int) -> None:
+async def ours(name: str, access: dict[str, Any], calls: int, concurrency: int) -> None:
     options: dict[str, Any] = {}
     if name == "with a handler":
         options["on_event"] = lambda event: None

@@ -34,10 +34,10 @@ def written(tmp_path: Path) -> Written:
 class Ring(keyring.backend.KeyringBackend):
     """A keyring in memory."""
 
-    priority = 1.0  # type: ignore[assignment]
+    priority = 1.0
 
     def __init__(self, error: Exception | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.values = {("af10", "dealer-1"): "from the keyring"}
         self.error = error
 

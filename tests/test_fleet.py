@@ -221,7 +221,7 @@ async def test_an_older_backup_stays_when_the_new_one_fails(
     make_fleet: FleetMaker, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     async with make_fleet() as fleet:
-        one = {"accounts": ["dealer-1"], "save_to": tmp_path, "keep": 1}
+        one: dict[str, Any] = {"accounts": ["dealer-1"], "save_to": tmp_path, "keep": 1}
         assert [each.ok async for each in fleet.backup_owner(**one)] == [True]
         sandbox.faults.add(Fault.status(500, on="file", times=None))
         assert [each.ok async for each in fleet.backup_owner(**one)] == [False]

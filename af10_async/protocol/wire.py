@@ -7,6 +7,7 @@ Sources: (W) AF10's own page about webhooks; (P) what two public clients of the 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ..errors import (
     ServerError,
 )
 from .redaction import redact
-from .retry import parse_retry_after
+from .retry import MAX_RETRY_AFTER, parse_retry_after
 
 MAX_JSON_BYTES = 1024 * 1024
 """Largest answer that is read, in bytes, where it can only be small."""
@@ -32,6 +33,8 @@ MAX_REPLY_BYTES = 32 * 1024 * 1024
 """Largest answer to a quick call, a page of a list among them."""
 TOKEN_CAP_SECONDS = 25 * 60.0
 """Longest time that a token is used: it lives about 30 minutes (P)."""
+USUAL_WAIT = 5.0
+"""Seconds until one comes back where AF10 does not say when."""
 EXCERPT_LENGTH = 200
 
 
@@ -104,7 +107,7 @@ def quick_call(
         checked_method(method),
         checked_path(path),
         query(params or {}),
-        json,
+        checked_json(json),
         most_bytes=MAX_REPLY_BYTES,
     )
 
@@ -122,9 +125,9 @@ def checked_path(path: str) -> str:
     It must not lead anywhere else, and what belongs into the query must not stand in it, because
     the path is told in errors and logs, and the query is not.
     """
-    if not str(path).startswith("/"):
+    if not str(path).startswith("/") or path.startswith("//"):
         raise ConfigurationError(
-            "the path must begin with a slash, such as /vehicle: AF10 itself names the host"
+            "the path must begin with one slash, such as /vehicle: AF10 itself names the host"
         )
     if "?" in path or "#" in path:
         raise ConfigurationError("the path must have no query: give that as params={...}")
@@ -150,6 +153,15 @@ def _param(name: str, value: Param) -> str:
     if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
         return ",".join(value)
     raise ConfigurationError(f"the parameter {name!r} must be text, a number or a list of texts")
+
+
+def checked_json(value: Any) -> Any:
+    """A body that can be sent. Raises `ConfigurationError`."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"json must be what JSON can hold: {error}") from None
+    return value
 
 
 def redeem_call(secret: str) -> Call:
@@ -255,7 +267,8 @@ def _refusal(reply: Reply, body: Mapping[str, Any], secrets: Collection[str]) ->
         method=reply.method,
         path=reply.path,
         retry_after=_asked_wait(reply, body),
-        retryable=error_class in (RateLimitError, ServerError) or reply.status in (408, 425),
+        retryable=error_class in (RateLimitError, ServerError)
+        or (error_class is APIError and reply.status in (408, 425)),
     )
 
 
@@ -266,12 +279,14 @@ def _asked_wait(reply: Reply, body: Mapping[str, Any]) -> float | None:
 
 
 def _milliseconds(retry: Any) -> float | None:
-    """AF10's `retry` as seconds; None for what is no sensible wait."""
+    """AF10's `retry` as seconds, however many; None for what is no wait."""
     try:
         milliseconds = float(retry) if not isinstance(retry, bool) else -1.0
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        return math.inf if retry > 0 else None
+    except (TypeError, ValueError):
         return None
-    return milliseconds / 1000 if 0 <= milliseconds <= 3_600_000 else None  # NaN is neither
+    return milliseconds / 1000 if milliseconds >= 0 else None  # NaN is neither
 
 
 def _error_code(code: Any, secrets: Collection[str]) -> int | str | None:
@@ -317,7 +332,7 @@ def read_come_back(reply: Reply) -> ComeBack | None:
         return None
     value = _json(reply)
     asked = _milliseconds(value.get("retry")) if isinstance(value, dict) else None
-    return ComeBack(5.0 if asked is None else asked)
+    return ComeBack(USUAL_WAIT if asked is None or asked > MAX_RETRY_AFTER else asked)
 
 
 def read_quick_come_back(reply: Reply) -> ComeBack | None:
@@ -330,7 +345,8 @@ def read_quick_come_back(reply: Reply) -> ComeBack | None:
     value = _json(reply)
     if not isinstance(value, dict) or "retry" not in value or value.get("data") is not None:
         return None
-    return read_come_back(reply)
+    asked = _milliseconds(value["retry"])
+    return ComeBack(USUAL_WAIT if asked is None else asked)
 
 
 def token_life(valid_until: str | None, now: float) -> float:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from af10_async.cli.people_board import PeopleBoard
 from af10_async.sandbox import Account, Fault, Sandbox
 
 from ..conftest import Tls
-from .processes import lines_of, run, running
+from .processes import Lines, lines_of, run, running
 
 NAMES = [f"dealer-{number}" for number in range(1, 6)]
 PASSWORD = "canary-password"
@@ -202,7 +203,7 @@ async def test_interrupted_it_names_the_jobs_that_go_on_and_resume_takes_them_up
     out = tmp_path / "out"
     names = of_good("dealer-1", "dealer-3")
     command = ("backup", "owner", "--accounts", str(accounts), *names, "--out", str(out), "--json")
-    lines = []
+    lines: Lines = []
     async with running(*command, env=env | secret) as process:
         assert process.stdout is not None
         while sum(each["event"] == "accepted" for each in lines) < 2:
@@ -250,8 +251,6 @@ async def ready(
 
 
 async def listening_ports(pid: int) -> list[int]:
-    import psutil
-
     try:
         found = psutil.Process(pid).net_connections(kind="tcp")
     except psutil.Error:

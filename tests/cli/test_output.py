@@ -10,7 +10,8 @@ import pytest
 
 from af10_async import CopiedFile, Progress, SavedFile
 from af10_async.cli.json_output import JsonOutput
-from af10_async.cli.people_output import PeopleOutput, units
+from af10_async.cli.people_board import units
+from af10_async.cli.people_output import PeopleOutput
 
 MIB = 2**20
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
