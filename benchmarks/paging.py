@@ -3,7 +3,7 @@
     python benchmarks/paging.py [--quick] [--rounds 5] [--rows 50000]
 
 The rows of `GET /vehicle`, 100 a page, of a server in a process of its own that has its answers
-ready and takes as long as one across a network does (`--latency`, in milliseconds, for each answer).
+ready and takes as long as one across a network does (`--latency`, in milliseconds, for each).
 By hand: a `while` loop around `httpx.AsyncClient.get`, which asks for a page when the rows of the
 one before have been used. Using a row costs `--row-us` microseconds of CPU, as it does when it is
 written to a database, say.
