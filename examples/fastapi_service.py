@@ -4,57 +4,41 @@
     GET  /backups/{key}              tells how far it is
     GET  /backups/{key}/file         streams the file on as it comes in; nothing is kept here
 
-Who the dealers are stands in a JSON file, `{"jansen": {"api_key": "...", "username": "...",
-"password": "..."}, ...}`; the rest comes from AF10_* variables:
+Who the dealers are stands in a TOML file (see the README); the rest comes from AF10_* variables:
 
-    export DEALERS=dealers.json AF10_BASE_URL=https://api.autoflex10.work/v2
+    export ACCOUNTS=accounts.toml
     export AF10_PUBLIC_URL=https://hooks.example.com AF10_LISTEN_PORT=8080
     uvicorn --app-dir examples fastapi_service:app
 
 Without an AF10 account, in one terminal:
 
     python -m trustme -i 127.0.0.1                  # server.pem, server.key and client.pem
-    af10 sandbox --callback-ca client.pem           # prints what to put in dealers.json
+    af10 sandbox --callback-ca client.pem --accounts 5 --accounts-file accounts.toml
 
-and in another, after the line for AF10_BASE_URL:
+and in another:
 
-    export DEALERS=dealers.json AF10_TLS_CERT=server.pem AF10_TLS_KEY=server.key
+    export ACCOUNTS=accounts.toml AF10_TLS_CERT=server.pem AF10_TLS_KEY=server.key
     uvicorn --app-dir examples fastapi_service:app
-    curl -X POST localhost:8000/dealers/jansen/backups
+    curl -X POST localhost:8000/dealers/dealer-1/backups
 """
 
-import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from af10_async import AF10Client, AF10Error, CallbackServer, Job, JobState, RemoteFile
+from af10_async import AF10Error, Fleet, Job, JobState, RemoteFile
 
-clients: dict[str, AF10Client] = {}
 jobs: dict[str, Job[RemoteFile]] = {}
 """By key. A job that somebody holds claims its callback; let go of those that are done with."""
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Keep one callback server and one client a dealer for as long as the service runs."""
-    dealers = json.loads(Path(os.environ["DEALERS"]).read_text(encoding="utf-8"))
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            CallbackServer(
-                port=int(os.environ.get("AF10_LISTEN_PORT", "0")),
-                public_url=os.environ.get("AF10_PUBLIC_URL"),
-                tls_cert=os.environ.get("AF10_TLS_CERT"),
-                tls_key=os.environ.get("AF10_TLS_KEY"),
-            )
-        )
-        for dealer, credentials in dealers.items():
-            client = AF10Client.from_env(**credentials, callback_server=server)
-            clients[dealer] = await stack.enter_async_context(client)
+    async with Fleet.from_env(os.environ["ACCOUNTS"]) as app.state.dealers:
         yield
         jobs.clear()
 
@@ -71,9 +55,10 @@ async def af10_said_no(_: Request, error: Exception) -> JSONResponse:
 @app.post("/dealers/{dealer}/backups", status_code=202)
 async def start_backup(dealer: str) -> dict[str, str]:
     """Start one, and do not wait for it."""
-    if dealer not in clients:
+    dealers: Fleet = app.state.dealers
+    if dealer not in list(dealers):
         raise HTTPException(404, "no such dealer")
-    job = clients[dealer].backup_owner()
+    job = dealers[dealer].backup_owner()
     jobs[job.key] = job  # before it starts: when AF10's answer is lost, the callback still finds it
     await job.start()
     return {"key": job.key, "state": job.state}

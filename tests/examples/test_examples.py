@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import re
 import signal
@@ -63,10 +62,11 @@ def as_dealer(sandbox: Sandbox, dealer: str) -> dict[str, str]:
     return environment(sandbox, **own)
 
 
-def dealers_file(sandbox: Sandbox, folder: Path) -> Path:
-    path = folder / "dealers.json"
-    path.write_text(json.dumps({each.username: credentials(each) for each in sandbox.accounts}))
-    return path
+def accounts_file(sandbox: Sandbox, folder: Path) -> str:
+    """Who the dealers are."""
+    path = folder / "accounts.toml"
+    sandbox.write_accounts(path)
+    return str(path)
 
 
 async def run(name: str, *arguments: str | Path, env: dict[str, str]) -> Result:
@@ -124,9 +124,9 @@ async def test_nightly_backup_saves_the_file_or_says_in_one_sentence_why_not(
 async def test_pipeline_saves_every_account_but_the_one_that_fails(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    dealers, folder = dealers_file(sandbox, tmp_path), tmp_path / "backups"
+    accounts, folder = accounts_file(sandbox, tmp_path), tmp_path / "backups"
     sandbox.faults.add(Fault.status(403, {"errorCode": 403}, on="start", account="bakker"))
-    result = await run("pipeline.py", dealers, folder, env=environment(sandbox))
+    result = await run("pipeline.py", accounts, folder, env=environment(sandbox))
     assert (result.code, result.err) == (1, "")
     assert result.out.endswith("2 saved, 1 failed\n")
     assert sorted(each.name for each in folder.iterdir()) == ["jansen", "visser"]
@@ -172,7 +172,7 @@ async def service(env: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
 async def test_service_starts_backups_tells_their_state_and_streams_their_files(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    env = environment(sandbox, DEALERS=str(dealers_file(sandbox, tmp_path)))
+    env = environment(sandbox, ACCOUNTS=accounts_file(sandbox, tmp_path))
     sandbox.faults.add(Fault.never(account="visser"))
     async with service(env) as http:
         keys = {}
