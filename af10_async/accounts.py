@@ -133,6 +133,15 @@ class Account:
         problem = _problem_of_name(self.name)
         if problem is not None:
             raise ConfigurationError(f"an account cannot be called {self.name!r}: {problem}")
+        for name in _FIELDS:
+            value = getattr(self, name)
+            is_needed = name in _NEEDED
+            if not isinstance(value, str | FromEnv | FromFile | FromKeyring | None) or (
+                value is None and is_needed
+            ):
+                raise ConfigurationError(
+                    f"account {self.name}: {name} must be text, or say where it is"
+                )
 
     def resolve(self) -> dict[str, str]:
         """The arguments of its client. It may block: a keyring may ask somebody.
@@ -246,7 +255,10 @@ def _source(name: str, table: Mapping[str, Any], path: Path, where: str) -> Sour
 
 def _beside(path: Path, name: str) -> str:
     """A path that a file names, which is relative to that file."""
-    expanded = Path(name).expanduser() if name.startswith("~") else Path(name)
+    try:
+        expanded = Path(name).expanduser() if name.startswith("~") else Path(name)
+    except RuntimeError:
+        raise ConfigurationError(f"{path}: there is no home for {name}") from None
     return str(path.absolute().parent / expanded)
 
 

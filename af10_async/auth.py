@@ -95,31 +95,33 @@ class Authenticator:
 
     async def _authenticate(self) -> Session:
         attempt = come_backs = 0
+        started = self._runtime.monotonic()
         while True:
             try:
-                call = replace(self._call, attempt=attempt + 1)
+                call = replace(self._call, attempt=attempt + come_backs + 1)
                 reply = await self._exchange(call, self._base_url, self._timeout)
                 come_back = read_come_back(reply)
                 if come_back is None:
                     return self._read(reply)
             except (NetworkError, APIError) as error:
                 attempt += 1
-                pause = self._pause(error, attempt)
+                pause = self._pause(error, attempt, self._runtime.monotonic() - started)
             else:
                 come_backs += 1
-                pause = self._wait_asked(come_back, come_backs, reply)
+                left = self._policy.longest_total - (self._runtime.monotonic() - started)
+                pause = self._wait_asked(come_back, come_backs, reply, left)
             await self._runtime.sleep(pause)
 
-    def _pause(self, error: NetworkError | APIError, attempt: int) -> float:
-        asked = error.retry_after if isinstance(error, APIError) else None
-        pause = self._policy.pause(attempt, self._runtime.chance(), asked)
-        if not error.retryable or pause is None:
+    def _pause(self, error: NetworkError | APIError, attempt: int, elapsed: float) -> float:
+        chance = self._runtime.chance()
+        pause = self._policy.pause_of_call(error, self._call.method, attempt, elapsed, chance)
+        if pause is None:
             raise error
         logger.info("authentication failed, again in %.1f s: %s", pause, error)
         return pause
 
-    def _wait_asked(self, come_back: ComeBack, times: int, reply: Reply) -> float:
-        if times > MAX_COME_BACKS:
+    def _wait_asked(self, come_back: ComeBack, times: int, reply: Reply, left: float) -> float:
+        if times > MAX_COME_BACKS or come_back.seconds > left:
             raise not_promised(reply, "asks to come back later, again and again", self._secrets)
         return come_back.seconds
 

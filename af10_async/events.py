@@ -13,9 +13,10 @@ import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from .errors import AF10Error
+from .errors import AF10Error, ConfigurationError
 from .protocol.lifecycle import JobState
 
 __all__ = [
@@ -239,6 +240,11 @@ class Events:
         account: str | None = None,
     ) -> None:
         given = () if handlers is None else (handlers,) if callable(handlers) else tuple(handlers)
+        for handler in given:
+            if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
+                raise ConfigurationError(
+                    "on_event must be a plain function: put the event into a queue, or start a task"
+                )
         self._handlers: tuple[EventHandler, ...] = given
         self.account = account
 

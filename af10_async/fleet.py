@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from .accounts import Account, read_accounts
 from .callback_server import CallbackServer
 from .client import AF10Client, client_over
 from .download import RemoteFile, SavedFile
-from .errors import AF10Error, ClosedError, ConfigurationError, JobNotFoundError
+from .errors import AF10Error, ClosedError, ConfigurationError, JobNotFoundError, SaveError
 from .events import EventHandler
 from .job_services import Receiver
 from .jobs import Job
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Fleet", "Outcome"]
 
 T = TypeVar("T")
+logger = logging.getLogger("af10_async.fleet")
 
+_NOBODY: dict[str, Any] = {"api_key": "x", "username": "x", "password": "x"}
 CONCURRENCY = 16
 """How many accounts are worked on at a time."""
 PATIENCE = 300.0
@@ -160,6 +163,8 @@ class Fleet:
             "on_event": on_event,
             "runtime": self._runtime,
         }
+        # What would be wrong for each account is said now, and once.
+        AF10Client(base_url="https://x.invalid", **_NOBODY, **self._options)
         self._ca_file = ca_file
         self._clients: dict[str, AF10Client] = {}
         self._broken: dict[str, AF10Error] = {}
@@ -233,9 +238,20 @@ class Fleet:
             client = client_over(
                 resources, name=name, ca_file=ca_file, **arguments, **self._options
             )
+            self._refuse_twin(client)
             self._clients[name] = await self._stack.enter_async_context(client)
         except ConfigurationError as error:
             self._broken[name] = ConfigurationError(f"account {name}: {error.message}")
+        except Exception as error:  # whatever it is, the others go on
+            self._broken[name] = _unusable(name, error)
+
+    def _refuse_twin(self, client: AF10Client) -> None:
+        """A store could not tell their jobs apart, and would give those of one to the other."""
+        for name, other in self._clients.items():
+            if other.account == client.account:
+                raise ConfigurationError(
+                    f"it has the credentials of {name}: put it into a fleet with a store of its own"
+                )
 
     async def __aexit__(
         self,
@@ -281,8 +297,7 @@ class Fleet:
             ConfigurationError: there is none, so no job can be started.
 
         """
-        if self._stack is None:
-            raise ClosedError("enter the fleet first: `async with fleet:`", sent=False)
+        self._check_entered()
         if self._receiver is None:
             raise no_receiver()
         return self._receiver.public_url
@@ -292,9 +307,14 @@ class Fleet:
 
         See `AF10Client.unfinished`. Accounts whose settings cannot be used are passed over.
         """
+        self._check_entered()
         for name, client in self._clients.items():
             async for job in client.unfinished():
                 yield name, job
+
+    def _check_entered(self) -> None:
+        if self._stack is None:
+            raise ClosedError("enter the fleet first: `async with fleet:`", sent=False)
 
     async def owner_of(self, key: str) -> AF10Client:
         """The client whose job this key or ticket names.
@@ -305,6 +325,7 @@ class Fleet:
             StoreError: the store cannot be used.
 
         """
+        self._check_entered()
         account = await self._account_of(key)
         for client in self._clients.values():
             if client.account == account:
@@ -354,7 +375,7 @@ class Fleet:
         for name in names:
             if name not in known:
                 raise KeyError(name)
-        turns = _Turns(concurrency, patience)
+        turns = Turns(concurrency, patience)
         outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
 
         async def one(name: str) -> None:
@@ -362,6 +383,8 @@ class Fleet:
                 outcomes.put_nowait(await self._outcome(name, work))
 
         tasks = [asyncio.create_task(one(name), name=f"af10_async {name}") for name in names]
+        for name, task in zip(names, tasks, strict=True):
+            task.add_done_callback(functools.partial(_tell_cancelled, outcomes, name))
         try:
             for _ in names:
                 yield await outcomes.get()
@@ -437,33 +460,50 @@ class Fleet:
             if save_to is None:
                 return file
             assert client.name is not None  # a fleet's clients have names
-            return await save_in(Path(save_to) / client.name, file, keep, self._runtime)
+            return await save_in(Path(save_to) / client.name, file, keep, client, self._runtime)
 
         return self.each(back_up, concurrency=concurrency, patience=patience, accounts=accounts)
 
 
 async def save_in(
-    folder: Path, file: RemoteFile, keep: int | None, runtime: Runtime, **wishes: Any
+    folder: Path, file: RemoteFile, keep: int | None, client: AF10Client, runtime: Runtime
 ) -> SavedFile:
     """Save a backup among those of its account, and remove what is too old."""
-    saved = await file.save(f"{folder}/", **wishes)
+    saved = await file.save(f"{folder}/")
 
     if keep is not None:
-        await keep_in(folder, saved, keep, runtime.now())
+        await keep_in(folder, saved, keep, client, runtime.now())
     return saved
 
 
-async def keep_in(folder: Path, saved: SavedFile, keep: int, now: float) -> list[Path]:
-    """Note a backup as the newest of its folder, and remove what is too old there."""
+async def keep_in(
+    folder: Path, saved: SavedFile, keep: int, client: AF10Client, now: float
+) -> list[Path]:
+    """Note a backup as the newest of its account, and remove what is too old there.
+
+    When that fails, the backup is there all the same: it is a warning in the log.
+    """
 
     def tidy() -> list[Path]:
-        note_backup(folder, saved, now)
-        return keep_newest(folder, keep)
+        note_backup(folder, saved, now, client.account)
+        return keep_newest(folder, keep, client.account)
 
-    return await in_thread(tidy)
+    try:
+        return await in_thread(tidy)
+    except SaveError as error:
+        logger.warning("older backups were not removed: %s", error.message)
+        return []
 
 
-class _Turns:
+def _tell_cancelled(
+    outcomes: asyncio.Queue[Outcome[Any]], name: str, task: asyncio.Task[None]
+) -> None:
+    """One whose work cancelled its own task has an outcome, too."""
+    if task.cancelled():
+        outcomes.put_nowait(Outcome(name, 0.0, AF10Error("what was done for it was cancelled")))
+
+
+class Turns:
     """So many at a time, except for those who take too long."""
 
     def __init__(self, many: int, patience: float) -> None:
@@ -471,6 +511,7 @@ class _Turns:
         self._patience = patience
 
     def turn(self) -> _Turn:
+        """A block of which so many may run at a time."""
         return _Turn(self._slots, self._patience)
 
 
@@ -521,3 +562,10 @@ def _resolved(account: Account) -> dict[str, Any] | AF10Error:
         return account.resolve()
     except AF10Error as error:
         return error
+    except Exception as error:  # a keyring may raise anything
+        return _unusable(account.name, error)
+
+
+def _unusable(name: str, error: Exception) -> ConfigurationError:
+    kind = type(error).__name__
+    return ConfigurationError(f"account {name}: its settings cannot be used ({kind})")

@@ -206,9 +206,9 @@ class JobStart:
     async def _post(
         self, receiver: Receiver, attempt: int
     ) -> wire.Started | wire.Finished | wire.Unclear | _NotStarted:
-        secrets = self._services.requester.secrets()
         try:
-            outcome = wire.read_start(await self._answer(receiver, attempt), secrets)
+            reply = await self._answer(receiver, attempt)
+            outcome = wire.read_start(reply, self._services.requester.secrets())
         except (AF10Error, TimeoutError) as error:
             if self._live.is_certain:
                 return wire.Started()  # the callback was here first

@@ -30,16 +30,21 @@ class ConcurrencyLimit:
 
     Waiting is cheap here, while httpx's own queue becomes slow when it is long. Accounts take
     turns, so one with a thousand requests in the line delays another by one request, not by a
-    thousand.
+    thousand. Those with nothing under way go first, and a quarter of the slots is theirs alone, so
+    that a few accounts whose requests hang do not stop the rest.
     """
 
     def __init__(self, total: int = TOTAL) -> None:
         if total < 1:
             raise ConfigurationError("the number of requests at a time must be at least 1")
         self._free = total
+        self._reserve = total // 4
+        """Slots that only accounts with nothing under way may take."""
         self._lines: dict[str, _Line] = {}
-        self._turns: OrderedDict[str, int] = OrderedDict()
-        """Who gets a slot next, and how many each of them may have."""
+        self._firsts: OrderedDict[str, int] = OrderedDict()
+        """Who waits with nothing under way, in turn, and how many each of them may have."""
+        self._others: OrderedDict[str, int] = OrderedDict()
+        """Who waits for one more."""
 
     @classmethod
     def of_this_loop(cls) -> Self:
@@ -56,7 +61,7 @@ class ConcurrencyLimit:
         line = self._lines.get(account)
         if line is None:
             line = self._lines[account] = _Line()
-        if self._free > 0 and line.used < most and not line.waiters:
+        if not line.waiters and line.used < most and self._has_room(line.used):
             self._free -= 1
             line.used += 1
             return
@@ -80,14 +85,24 @@ class ConcurrencyLimit:
         self._free += 1
         line.used -= 1
         self._line_up(account, line, most)
-        while self._free > 0 and self._turns:
-            self._grant(*self._turns.popitem(last=False))
+        while self._firsts and self._has_room(0):
+            self._grant(*self._firsts.popitem(last=False))
+        while self._others and self._has_room(1):
+            self._grant(*self._others.popitem(last=False))
         self._tidy(account, line)
+
+    def _has_room(self, used: int) -> bool:
+        """Whether there is a slot for an account that has so many."""
+        return self._free > (self._reserve if used else 0)
 
     def _line_up(self, account: str, line: _Line, most: int) -> None:
         """Let an account have its turn, if it waits and may have more than it has."""
         if line.waiters and line.used < most:
-            self._turns.setdefault(account, most)
+            turns, other = self._firsts, self._others
+            if line.used:
+                turns, other = other, turns
+            other.pop(account, None)
+            turns.setdefault(account, most)
 
     def _grant(self, account: str, most: int) -> None:
         line = self._lines[account]
@@ -102,7 +117,8 @@ class ConcurrencyLimit:
     def _tidy(self, account: str, line: _Line) -> None:
         if not line.used and not line.waiters and self._lines.get(account) is line:
             del self._lines[account]
-            self._turns.pop(account, None)
+            self._firsts.pop(account, None)
+            self._others.pop(account, None)
 
 
 _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, ConcurrencyLimit] = WeakKeyDictionary()

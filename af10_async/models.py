@@ -60,7 +60,7 @@ class Authentication(BaseModel):
 
 _LONGEST = 64
 """Longest text that is taken for a number or a date."""
-_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{3})+", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
 _YEAR_FIRST = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})(?:[T ][0-9:.,+Z-]*)?", re.ASCII)
 _DAY_FIRST = re.compile(r"([0-9]{1,2})[-/]([0-9]{1,2})[-/]([0-9]{4})(?: [0-9:.]*)?", re.ASCII)
@@ -78,7 +78,9 @@ def _money(value: object) -> object:
     text = _plain(value).removeprefix("EUR").strip("€ \u00a0").removesuffix(",-").removesuffix(".-")
     if not text:
         return None
-    if "," in text:
+    if "," in text and text.rfind(".") > text.rfind(","):
+        text = text.replace(",", "")  # 12,500.00, as in English
+    elif "," in text:
         text = text.replace(".", "").replace(",", ".")
     elif isinstance(value, str) and _THOUSANDS.fullmatch(text):
         text = text.replace(".", "")

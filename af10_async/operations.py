@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
-from .calls import fitted
+from .calls import checked_model, fitted
 from .download import RemoteFile
 from .download_source import Fetcher
 from .downloader import checked_seconds
 from .errors import ConfigurationError, UnexpectedPayloadError
-from .job_services import Order
+from .job_services import Order, Services
 from .job_work import FileMaker, JobWork
 from .jobs import Job
 from .paging import FetchedPage, Pages
@@ -66,6 +66,30 @@ class Operations(QuickOperations):
 
     # -- known endpoints ---------------------------------------------------------------------------
 
+    @overload
+    def pages(
+        self,
+        path: str,
+        *,
+        fields: Sequence[str] | None = None,
+        filter: str | None = None,
+        search: str | None = None,
+        sort: str | None = None,
+        params: Mapping[str, wire.Param] | None = None,
+        model: None = None,
+    ) -> Pages[Any]: ...
+    @overload
+    def pages(
+        self,
+        path: str,
+        *,
+        fields: Sequence[str] | None = None,
+        filter: str | None = None,
+        search: str | None = None,
+        sort: str | None = None,
+        params: Mapping[str, wire.Param] | None = None,
+        model: type[T],
+    ) -> Pages[T]: ...
     def pages(
         self,
         path: str,
@@ -97,16 +121,17 @@ class Operations(QuickOperations):
         Raises, when iterated over: see `Pages`.
 
         """
-        asked: dict[str, wire.Param] = {
-            **(params or {}),
-            "fields": fields,
-            "filter": filter,
-            "search": search,
-            "sort": sort,
-        }
+        named = {"fields": fields, "filter": filter, "search": search, "sort": sort}
+        given: dict[str, wire.Param] = {k: v for k, v in named.items() if v is not None}
+        twice = sorted(given.keys() & (params or {}).keys())
+        if twice:
+            raise ConfigurationError(f"{twice[0]} is given twice: once more in params")
+        asked = {**(params or {}), **given}
         if "page" in asked:
             raise ConfigurationError("params must not name a page: all of them are fetched")
         call = wire.quick_call("GET", path, asked)
+        if model is not None:
+            checked_model(model)
         return Pages(functools.partial(self._page, call, model))
 
     async def _page(self, call: wire.Call, model: type[T] | None, number: int) -> FetchedPage[Any]:
@@ -172,6 +197,8 @@ class Operations(QuickOperations):
         """
         from .models import Vehicle
 
+        if not str(vehicle_id).strip():
+            raise ConfigurationError("the id of a vehicle must not be empty")
         call = wire.quick_call("GET", f"/vehicle/{quote(str(vehicle_id), safe='')}")
         calls = self._host.open_parts().calls
 
@@ -243,7 +270,8 @@ class Operations(QuickOperations):
 
         """
         parts = self._host.open_parts()
-        receiver = parts.services.receiver
+        services = self._services(parts)
+        receiver = services.receiver
         if receiver is None:
             raise no_receiver()
         order = Order(
@@ -253,14 +281,12 @@ class Operations(QuickOperations):
             wire.query(params or {}),
             expects_file=model is RemoteFile,
         )
-        random = parts.services.runtime.random_bytes(keys.RANDOM_BYTES)
+        make_file = self._file_maker(parts, download_timeout)
+        read = _reader(model, make_file)
+        random = services.runtime.random_bytes(keys.RANDOM_BYTES)
         key = keys.make_key(random, receiver.callback_secret)
-        services = parts.services
-        if services.policy is not self._options.retries:
-            services = replace(services, policy=self._options.retries)
-        work = JobWork(services, key, self._file_maker(parts, download_timeout), order=order)
-        parts.works[key] = work
-        return self._handle(work, start_timeout, callback_timeout, model)
+        work = parts.works[key] = JobWork(services, key, make_file, order=order)
+        return self._handle(work, start_timeout, callback_timeout, read)
 
     def backup_owner(
         self,
@@ -328,13 +354,15 @@ class Operations(QuickOperations):
         ticket = ticket_from(key) if is_ticket(key) else None
         key = ticket.key if ticket else key
         parts = self._host.open_parts()
+        make_file = self._file_maker(parts, download_timeout)
+        read = _reader(model, make_file)
         work = parts.works.get(key)
         if work is None:
-            make_file = self._file_maker(parts, download_timeout)
-            work = parts.works[key] = JobWork(parts.services, key, make_file, ticket=ticket)
+            services = self._services(parts)
+            work = parts.works[key] = JobWork(services, key, make_file, ticket=ticket)
         elif download_timeout is not None:
-            work.make_files_with(self._file_maker(parts, download_timeout))
-        return self._handle(work, None, callback_timeout, model)
+            work.make_files_with(make_file)
+        return self._handle(work, None, callback_timeout, read)
 
     async def unfinished(
         self, *, callback_timeout: float | None = None, download_timeout: float | None = None
@@ -358,7 +386,7 @@ class Operations(QuickOperations):
             work = parts.works.get(record.key)
             if work is None:
                 make_file = self._file_maker(parts, download_timeout)
-                work = JobWork(parts.services, record.key, make_file, leased=record)
+                work = JobWork(self._services(parts), record.key, make_file, leased=record)
                 parts.works[record.key] = work
             else:
                 work.live.was_leased(record)
@@ -376,6 +404,12 @@ class Operations(QuickOperations):
 
     # -- how ---------------------------------------------------------------------------------------
 
+    def _services(self, parts: Parts) -> Services:
+        services = parts.services
+        if services.policy is self._options.retries:
+            return services
+        return replace(services, policy=self._options.retries)
+
     def _file_maker(self, parts: Parts, download_timeout: float | None) -> FileMaker:
         seconds = self._download_seconds(download_timeout)
         return _FileMaker(parts.fetcher, parts.trusts_private_files, seconds)
@@ -385,19 +419,16 @@ class Operations(QuickOperations):
         work: JobWork,
         start_timeout: float | None,
         callback_timeout: float | None,
-        model: type[Any] | None,
+        read: Callable[[JobWork, Any], Any] | None,
     ) -> Job[Any]:
         options = self._options
-        read = None
-        if model is not None and model is not RemoteFile:
-            read = functools.partial(_as_model, model, work.key)
         return Job(
             work,
             start_timeout=checked_seconds("start_timeout", start_timeout, options.start_timeout),
             callback_timeout=checked_seconds(
                 "callback_timeout", callback_timeout, options.callback_timeout
             ),
-            read=read,
+            read=functools.partial(read, work) if read is not None else None,
         )
 
     def _download_seconds(self, given: float | None) -> float:
@@ -422,13 +453,39 @@ class _FileMaker:
         )
 
 
-def _as_model(model: type[T], key: str, payload: Any) -> T:
+def _reader(model: type[Any] | None, make_file: FileMaker) -> Callable[[JobWork, Any], Any] | None:
+    """What makes the result of a job what the caller wants. Raises `ConfigurationError`."""
+    if model is None:
+        return None
+    if model is RemoteFile:
+        return functools.partial(_as_file, make_file)
+    checked_model(model)
+    return functools.partial(_as_model, model)
+
+
+def _as_file(make_file: FileMaker, work: JobWork, payload: Any) -> Any:
+    """The payload of a job as a file, though nobody expected one when it was started."""
+    if isinstance(payload, RemoteFile):
+        return payload
+    url = wire.payload_url(payload)
+    if url is None:
+        raise UnexpectedPayloadError(
+            "the job is done, but its payload is not the address of a file; it is in the error's"
+            " `payload`",
+            payload=payload,
+            key=work.key,
+            step="redeem",
+        )
+    return make_file(url, work)
+
+
+def _as_model(model: type[T], work: JobWork, payload: Any) -> T:
     """The payload of a job as a model."""
     if isinstance(payload, RemoteFile):
         raise UnexpectedPayloadError(
             "the job is done, and its result is a file: ask for it with model=RemoteFile",
             payload=None,
-            key=key,
+            key=work.key,
             step="redeem",
         )
     problem, found = fitted(payload, model)
@@ -436,7 +493,7 @@ def _as_model(model: type[T], key: str, payload: Any) -> T:
         raise UnexpectedPayloadError(
             f"the job is done, but its payload {problem}; it is in the error's `payload`",
             payload=payload,
-            key=key,
+            key=work.key,
             step="redeem",
         )
     return found
@@ -456,7 +513,8 @@ def _without_webhook(json: Mapping[str, Any] | None) -> Mapping[str, Any] | None
         raise ConfigurationError("the body of a call that is called back must be an object")
     if json is not None and "webhook_url" in json:
         raise ConfigurationError("webhook_url must not be given: it is each job's own")
-    return json
+    copy: Mapping[str, Any] | None = wire.checked_json(json)
+    return copy
 
 
 def no_receiver() -> ConfigurationError:

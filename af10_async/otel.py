@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import AF10Error, MissingExtraError
 from .events import (
@@ -51,7 +52,8 @@ _MOST_OPEN = 100_000
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Boundaries that the semantic conventions give for the duration of requests."""
 _LONG = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
-_ID = re.compile(r"[0-9]+|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}")
+_ID = re.compile(r".*[0-9%].*|.{32,}")
+"""What in a path is one of very many: whatever has a digit in it, and what is long."""
 
 
 class OpenTelemetry:
@@ -170,12 +172,12 @@ class OpenTelemetry:
         span.end()
 
     def _call_began(self, event: CallBegan) -> None:
-        host, _, port = event.host.rpartition(":") if ":" in event.host else (event.host, "", "")
+        host = urlsplit(f"//{event.host}")
         attributes = {
             "http.request.method": event.method,
             "url.path": event.path,
-            "server.address": host.strip("[]"),
-            "server.port": int(port) if port.isdigit() else None,
+            "server.address": host.hostname,
+            "server.port": host.port,
             "http.request.resend_count": event.attempt - 1 or None,
             "af10.account": event.account,
         }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from .auth import Authenticator, Session
-from .errors import AF10Error
+from .errors import AF10Error, NetworkError
 from .events import CallBegan, CallEnded, Events, TokenRenewed, trace_of_job
 from .protocol import wire
 from .protocol.retry import RetryBudget, RetryPolicy
@@ -19,6 +20,10 @@ logger = logging.getLogger("af10_async.client")
 
 REQUEST_TIMEOUT = 60.0
 """Seconds for one request and its whole answer."""
+LONGEST_QUEUE = 30.0
+"""Seconds that a repetition waits at most for its turn."""
+_TOKENS = 4
+"""How many of the latest tokens are kept out of texts: a slow answer may repeat an older one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Requester:
         self._budgets = tuple(budgets)
         self._runtime = runtime
         self._most_at_once = most_at_once
-        self._token = ""
+        self._tokens: deque[str] = deque(maxlen=_TOKENS)
         self._authenticator = Authenticator(
             wire.authenticate_call(
                 credentials.api_key,
@@ -90,15 +95,15 @@ class Requester:
     async def session(self, *, refused: Session | None = None) -> Session:
         """Make sure that there is a token, and not the one that AF10 has just refused."""
         session = await self._authenticator.session(refused=refused)
-        if session.token != self._token:
-            self._token = session.token
+        if session.token not in self._tokens:
+            self._tokens.append(session.token)
             if self.events.are_wanted:
                 self.events.tell(TokenRenewed(account=self.events.account, at=self._runtime.now()))
         return session
 
     def secrets(self) -> tuple[str, ...]:
         """What must stand in no text."""
-        return (*self._credentials.secrets, self._token)
+        return (*self._credentials.secrets, *self._tokens)
 
     async def request(
         self,
@@ -144,7 +149,7 @@ class Requester:
     ) -> wire.Reply:
         """Send a call, and tell of its beginning and its end."""
         if call.attempt > 1:
-            await self._in_budget()
+            await self._in_budget(call)
         if not self.events.are_wanted:
             return await self._forward(call, base_url, headers, departure, timeout)
         began = CallBegan(
@@ -206,12 +211,24 @@ class Requester:
             most_at_once=self._most_at_once,
         )
 
-    async def _in_budget(self) -> None:
+    async def _in_budget(self, call: wire.Call) -> None:
+        """Wait until there is room for one more repetition; nobody waits very long."""
         for budget in self._budgets:
-            seconds = budget.reserve(self._runtime.monotonic())
+            seconds = budget.reserve(self._runtime.monotonic(), LONGEST_QUEUE)
+            if seconds is None:
+                raise NetworkError(
+                    f"{call.method} {call.path} was not sent again: too many repetitions wait"
+                    " already; try again later",
+                    sent=False,
+                    retryable=True,
+                )
             if seconds > 0:
                 logger.info("too many calls are sent again: this one waits %.1f s", seconds)
-                await self._runtime.sleep(seconds)
+                try:
+                    await self._runtime.sleep(seconds)
+                except BaseException:
+                    budget.give_back()
+                    raise
 
 
 def again(call: wire.Call) -> wire.Call:

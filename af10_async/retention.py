@@ -15,7 +15,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,16 @@ class _Entry:
     sha256: str
     saved_at: float
     """Unix seconds."""
+    account: str = ""
+    """Whose it is: several may share a folder."""
+    mtime_ns: int = 0
+    inode: int = 0
 
 
-def note_backup(folder: str | os.PathLike[str], saved: SavedFile, now: float) -> None:
-    """Put a file that was just saved on the folder's list, as its newest.
+def note_backup(
+    folder: str | os.PathLike[str], saved: SavedFile, now: float, account: str = ""
+) -> None:
+    """Put a file that was just saved on the folder's list, as the newest of its account.
 
     It blocks. `now` is in Unix seconds.
 
@@ -51,15 +57,18 @@ def note_backup(folder: str | os.PathLike[str], saved: SavedFile, now: float) ->
         SaveError: the list cannot be read or written.
 
     """
-    folder = Path(folder)
+    folder, name = Path(folder), saved.path.name
     with _locked(folder):
-        entries = [each for each in _read(folder) if each.name != saved.path.name]
-        entries.append(_Entry(saved.path.name, saved.size, saved.sha256, now))
-        _write(folder, entries)
+        found = _looked_at(folder / name)
+        entries = [each for each in _read(folder) if each.name != name]
+        entry = _Entry(name, saved.size, saved.sha256, now, account)
+        if found is not None:
+            entry = replace(entry, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+        _write(folder, [*entries, entry])
 
 
-def keep_newest(folder: str | os.PathLike[str], count: int) -> list[Path]:
-    """Remove what is older than the newest `count` backups on the folder's list.
+def keep_newest(folder: str | os.PathLike[str], count: int, account: str = "") -> list[Path]:
+    """Remove what is older than the newest `count` backups of an account on the folder's list.
 
     A file that is not on the list, or that has changed since, is none of them and stays. It blocks.
 
@@ -77,21 +86,29 @@ def keep_newest(folder: str | os.PathLike[str], count: int) -> list[Path]:
     with _locked(folder):
         # In the order in which they were noted: clocks may go back.
         good = [each for each in _read(folder) if _is_good(folder, each)]
-        old, stays = good[:-count], good[-count:]
+        old = [each for each in good if each.account == account][:-count]
         if not old:
             return []
         removed = [path for each in old if (path := _remove(folder / each.name)) is not None]
         gone = {path.name for path in removed}
-        _write(folder, [each for each in (*old, *stays) if each.name not in gone])
+        _write(folder, [each for each in good if each.name not in gone])
         return removed
 
 
 def _is_good(folder: Path, entry: _Entry) -> bool:
-    try:
-        found = (folder / entry.name).lstat()
-    except OSError:
+    """Whether a file is still the one that was saved."""
+    found = _looked_at(folder / entry.name)
+    if found is None or not stat.S_ISREG(found.st_mode):
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == entry.size
+    saved = (entry.size, entry.mtime_ns, entry.inode)
+    return (found.st_size, found.st_mtime_ns, found.st_ino) == saved
+
+
+def _looked_at(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
 
 
 def _remove(path: Path) -> Path | None:
@@ -114,22 +131,38 @@ def _read(folder: Path) -> list[_Entry]:
         raise SaveError(f"{path} cannot be read: {error.strerror}") from None
     try:
         found = json.loads(content)
-        release, entries = int(found["format"]), [_entry(each) for each in found["backups"]]
+        is_newer = int(found["format"]) > _FORMAT
+        entries = [] if is_newer else [_entry(each) for each in found["backups"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        aside = path.with_name(f"{LIST}.damaged")
-        logger.warning("%s is damaged: it is now %s, and nothing is removed", path, aside.name)
-        path.replace(aside)
+        _put_aside(path)
         return []
-    if release > _FORMAT:
+    if is_newer:
         raise SaveError(f"{path} is of a newer release of af10-async: upgrade this one")
     return entries
+
+
+def _put_aside(path: Path) -> None:
+    aside = path.with_name(f"{LIST}.damaged")
+    logger.warning("%s is damaged: it is now %s, and nothing is removed", path, aside.name)
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be put aside: {error.strerror}") from None
 
 
 def _entry(found: dict[str, Any]) -> _Entry:
     name = found["name"]
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
         raise ValueError("not the name of a file in this folder")
-    return _Entry(name, int(found["size"]), str(found["sha256"]), float(found["saved_at"]))
+    return _Entry(
+        name,
+        int(found["size"]),
+        str(found["sha256"]),
+        float(found["saved_at"]),
+        str(found.get("account", "")),
+        int(found.get("mtime_ns", 0)),
+        int(found.get("inode", 0)),
+    )
 
 
 def _write(folder: Path, entries: list[_Entry]) -> None:
@@ -161,7 +194,9 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise SaveError(f"{folder} cannot be used: {error.strerror}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # A file system that knows no locks has no two writers either, as far as we can see.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -154,7 +154,7 @@ async def test_closing_ends_the_flight_and_everybody_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry", "seconds"), [(5000, 5.0), (250, 0.25), (0, 0.0), (-1, 5.0), ("soon", 5.0), (None, 5)]
+    ("retry", "seconds"), [(5000, 5.0), (250, 0.25), (0, 0.1), (-1, 5.0), ("soon", 5.0), (None, 5)]
 )
 async def test_202_is_come_back_after_so_many_milliseconds(retry: object, seconds: float) -> None:
     af10 = AF10(reply({"retry": retry}, 202), reply({"retry": retry}, 202), token())

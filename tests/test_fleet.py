@@ -247,8 +247,9 @@ async def test_requests_of_all_accounts_and_of_each_are_limited(
     sandbox.faults.add(Fault.slow(0.02, on="vehicle", times=None))
     async with make_fleet(max_requests=5, max_requests_each=2) as fleet:
         assert all([each.ok async for each in fleet.each(work)])
-    assert sandbox.most_concurrent() == 5
-    assert max(sandbox.most_concurrent(name) for name in NAMES) == 2
+        assert sandbox.most_concurrent() == 5
+        assert [each.ok async for each in fleet.each(work, accounts=["dealer-1"])] == [True]
+    assert sandbox.most_concurrent("dealer-1") == 2
 
 
 async def test_an_account_has_a_client_of_its_own(make_fleet: FleetMaker) -> None:

@@ -61,13 +61,15 @@ async def back_up(
     command = f"`af10 resume {job.key} --out {shlex.quote(str(arguments.out))}`"
     advice = f"{command} goes on from where it stopped" if is_lasting else None
     saved = await deliver(file, UnderWay(job.key, out, advice), arguments, context, context.output)
-    await keep_newest(saved, getattr(arguments, "keep", None), context.output)
+    await keep_newest(saved, getattr(arguments, "keep", None), client, context.output)
 
 
-async def keep_newest(saved: object, many: int | None, output: AccountOutput) -> None:
-    """Remove older backups, when so many are to be kept."""
+async def keep_newest(
+    saved: object, many: int | None, client: AF10Client, output: AccountOutput
+) -> None:
+    """Remove older backups of the account, when so many are to be kept."""
     if many is not None and isinstance(saved, SavedFile):
-        output.removed(await keep_in(saved.path.parent, saved, many, time.time()))
+        output.removed(await keep_in(saved.path.parent, saved, many, client, time.time()))
 
 
 async def resume(arguments: argparse.Namespace, context: Context) -> None:

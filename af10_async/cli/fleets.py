@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from .. import AF10Client, AF10Error, Fleet, Job
+from .. import AF10Client, AF10Error, Fleet, Job, JobNotFoundError
+from ..fleet import PATIENCE, Turns
 from ..settings import StoreSettings
 from .arguments import UsageError
 from .context import Context, UnderWay
@@ -63,7 +64,7 @@ async def _back_up(
             async for event in job.events():
                 output.job(event)
             saved = await deliver(await job, download, arguments, context, output)
-            await keep_newest(saved, arguments.keep, output)
+            await keep_newest(saved, arguments.keep, client, output)
     except AF10Error as error:
         context.failed(error, download, output)
 
@@ -76,8 +77,12 @@ async def resume(arguments: argparse.Namespace, context: Context) -> None:
     async with fleet:
         found: list[tuple[str, Job[Any]]] = []
         for key in dict.fromkeys(arguments.keys):
-            client = await fleet.owner_of(key)
-            found.append((client.name or "", client.job(key)))
+            try:
+                client = await fleet.owner_of(key)
+                found.append((client.name or "", client.job(key)))
+            except JobNotFoundError as error:
+                error.key = key
+                context.failed(error)
         if arguments.all:
             found = [(name, job) async for name, job in fleet.unfinished() if name in names]
         context.attempts = len(found)
@@ -91,16 +96,17 @@ async def _take_up(
     arguments: argparse.Namespace,
     context: Context,
 ) -> None:
-    if not found:
+    if not found and not context.failures:
         context.output.step("nothing", "there is nothing to resume that nobody works on")
+    if not found:
         return
-    slots = asyncio.Semaphore(arguments.jobs)
+    turns = Turns(arguments.jobs, PATIENCE)
     # Several may be of one account: each has a line of its own.
     titles = [f"{name} {job.key[:6]}…" for name, job in found]
     with context.output.board(titles) as board:
 
         async def one(title: str, name: str, job: Job[Any]) -> None:
-            async with slots:
+            async with turns.turn():
                 advice, output = _resuming(arguments), board.account(title)
                 download = UnderWay(job.key, out.below(name), advice)
                 try:

@@ -13,8 +13,13 @@ from typing import Any
 
 MOST_PAGES = 100_000
 """Ten million rows: a list that does not end by then does not end."""
+MANY = 10
+"""Rows of a page that can hardly come again by chance."""
 MOST_EMPTY = 3
 """So many pages without a row in a row, each of which promises another, are no list."""
+
+MOST_ALIKE = 1_000
+"""So many pages in a row that are all alike are no list either, whatever stands in them."""
 
 
 class PageError(ValueError):
@@ -49,15 +54,17 @@ def _is_true(flag: Any) -> bool:
 class RepetitionGuard:
     """Finds out that a server repeats itself, which would go on for ever.
 
-    Pages that are equal prove it when the rows of each differ among themselves, as they do when
-    there is an id in them. Rows that are all alike (of one column, say) prove nothing: then only
-    the number of pages is limited.
+    Pages that are equal prove it when they have many rows, and these differ among themselves, as
+    they do when there is an id in them. Few rows, or rows that are alike (of one column, say),
+    prove nothing until there are very many such pages, one after the other.
     """
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
         self._pages = 0
         self._empty = 0
+        self._alike = 0
+        self._latest = b""
 
     def check(self, rows: Sequence[Any]) -> None:
         """Take note of a page that says there is another. Raises `PageError`."""
@@ -71,9 +78,13 @@ class RepetitionGuard:
         digest = hashlib.blake2b(text, digest_size=16).digest()
         if digest in self._seen and _differ(rows):
             raise PageError("is one that came before, and promises another again")
+        self._alike = self._alike + 1 if digest == self._latest else 0
+        if self._alike >= MOST_ALIKE:
+            raise PageError(f"is like the {self._alike:,} before it, and still promises another")
+        self._latest = digest
         self._seen.add(digest)
 
 
 def _differ(rows: Sequence[Any]) -> bool:
-    """Whether each row differs from all others."""
-    return len(rows) > 1 and len(set(map(repr, rows))) == len(rows)
+    """Whether there are many rows, each of which differs from all others."""
+    return len(rows) >= MANY and len(set(map(repr, rows))) == len(rows)

@@ -89,8 +89,9 @@ def may_repeat(error: AF10Error, method: str) -> bool:
     if error.sent is False or method.upper() in IDEMPOTENT:
         return True
     if isinstance(error, ServerError):
-        said_so = error.error_code is not None or error.retry_after is not None
-        return said_so and "503" in {str(error.status), str(error.error_code)}
+        # Only AF10's own word counts: a page of something in between says nothing of the request.
+        is_busy = "503" in {str(error.status), str(error.error_code)}
+        return is_busy and error.error_code is not None
     return isinstance(error, RateLimitError)
 
 
@@ -98,7 +99,8 @@ class RetryBudget:
     """How many requests may be repetitions: so many a second, and a few more at a time.
 
     However many callers fail together, a server that is sick is not stormed: those who come after
-    the budget is spent wait until there is some again.
+    the budget is spent wait until there is some again; those who would have to wait too long get
+    none.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -108,10 +110,21 @@ class RetryBudget:
         self._burst = burst / rate
         self._spent_until = -math.inf
 
-    def reserve(self, now: float) -> float:
-        """Take one, and return after how many seconds it may be used; `now` never goes back."""
-        self._spent_until = max(self._spent_until, now) + self._seconds
-        return max(0.0, self._spent_until - now - self._burst)
+    def reserve(self, now: float, longest: float = math.inf) -> float | None:
+        """Take one, and return after how many seconds it may be used; `now` never goes back.
+
+        None, and nothing is taken, when that would be more than `longest`.
+        """
+        until = max(self._spent_until, now) + self._seconds
+        wait = max(0.0, until - now - self._burst)
+        if wait > longest:
+            return None
+        self._spent_until = until
+        return wait
+
+    def give_back(self) -> None:
+        """Return one that was not used."""
+        self._spent_until -= self._seconds
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from ..errors import (
     AF10Error,
@@ -33,6 +34,8 @@ MAX_REPLY_BYTES = 32 * 1024 * 1024
 """Largest answer to a quick call, a page of a list among them."""
 TOKEN_CAP_SECONDS = 25 * 60.0
 """Longest time that a token is used: it lives about 30 minutes (P)."""
+SOONEST = 0.1
+"""Seconds after which anything is asked for again at the soonest, whatever a server says."""
 USUAL_WAIT = 5.0
 """Seconds until one comes back where AF10 does not say when."""
 EXCERPT_LENGTH = 200
@@ -131,11 +134,15 @@ def checked_path(path: str) -> str:
         )
     if "?" in path or "#" in path:
         raise ConfigurationError("the path must have no query: give that as params={...}")
-    parts = path.split("/")
     is_plain = path.isascii() and path.isprintable() and not set(path) & set(' "<>\\^`{|}')
-    if not is_plain or ".." in parts or "." in parts:
+    # As a server may read it: some decode a part before they look, and some drop what a semicolon
+    # begins.
+    parts = [unquote(part).partition(";")[0] for part in path[1:].split("/")]
+    leads_elsewhere = any(part in (".", "..") or set(part) & {"/", "\\"} for part in parts)
+    if not is_plain or leads_elsewhere or "" in parts[:-1]:
         raise ConfigurationError(
-            "the path must be a plain one: put what a user typed through urllib.parse.quote first"
+            "the path must be a plain one, without empty parts: put what a user typed through"
+            " urllib.parse.quote first"
         )
     return path
 
@@ -156,12 +163,11 @@ def _param(name: str, value: Param) -> str:
 
 
 def checked_json(value: Any) -> Any:
-    """A body that can be sent. Raises `ConfigurationError`."""
+    """A copy of a body that can be sent, whatever becomes of it. Raises `ConfigurationError`."""
     try:
-        json.dumps(value, allow_nan=False)
+        return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"json must be what JSON can hold: {error}") from None
-    return value
 
 
 def redeem_call(secret: str) -> Call:
@@ -234,11 +240,19 @@ def is_token_refused(reply: Reply) -> bool:
     try:
         decipher(reply)
     except APIError as error:
-        said = (error.error_message or "").lower()
-        return str(error.error_code) == "401" or "not authorized" in said
+        return str(error.error_code) == "401" or _is_not_authorized(error.error_message)
     except AF10Error:
         return False
     return False
+
+
+def _is_not_authorized(message: str | None) -> bool:
+    """Whether that is all that a message says (P); one that only mentions it says something else.
+
+    A message may repeat credentials behind a colon.
+    """
+    said = (message or "").partition(":")[0]
+    return said.strip().rstrip(".!").lower() == "not authorized"
 
 
 _NOT_JSON = object()
@@ -303,7 +317,7 @@ def _meaning(
     status: int, error_code: int | str | None, message: str | None
 ) -> tuple[type[APIError], str]:
     codes = {str(status), str(error_code)}
-    if codes & {"401", "403"} or "not authorized" in (message or "").lower():
+    if codes & {"401", "403"} or _is_not_authorized(message):
         return AuthenticationError, "check api_key, username and password"
     if "429" in codes:
         return RateLimitError, "send fewer requests, or later"
@@ -332,7 +346,9 @@ def read_come_back(reply: Reply) -> ComeBack | None:
         return None
     value = _json(reply)
     asked = _milliseconds(value.get("retry")) if isinstance(value, dict) else None
-    return ComeBack(USUAL_WAIT if asked is None or asked > MAX_RETRY_AFTER else asked)
+    if asked is None or asked > MAX_RETRY_AFTER:
+        return ComeBack(USUAL_WAIT)
+    return ComeBack(max(SOONEST, asked))
 
 
 def read_quick_come_back(reply: Reply) -> ComeBack | None:
@@ -346,7 +362,7 @@ def read_quick_come_back(reply: Reply) -> ComeBack | None:
     if not isinstance(value, dict) or "retry" not in value or value.get("data") is not None:
         return None
     asked = _milliseconds(value["retry"])
-    return ComeBack(USUAL_WAIT if asked is None else asked)
+    return ComeBack(USUAL_WAIT if asked is None else max(SOONEST, asked))
 
 
 def token_life(valid_until: str | None, now: float) -> float:

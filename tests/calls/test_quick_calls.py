@@ -171,6 +171,12 @@ NO_PATHS = [
     "/../x",
     "/a/../../x",
     "/a/..",
+    "/%2e%2e/x",
+    "/.%2E/x",
+    "/..;a=b/x",
+    "/a%2Fb",
+    "/a%5cb",
+    "/a//b",
     "/./a",
     "/a b",
     "/a\\b",
@@ -209,7 +215,7 @@ async def test_what_is_no_plain_path_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
-    "path", ["/a%20b", "/a%2Fb", "/%2e%2e/x", "/a:80@evil.example/x", "/a;b=c", "/@evil", "/a/"]
+    "path", ["/a%20b", "/..a/x", "/a%3Fb", "/a:80@evil.example/x", "/a;b=c", "/@evil", "/a/"]
 )
 async def test_every_other_path_leads_to_af10(
     caller: AF10Client, sandbox: Sandbox, path: str
@@ -339,7 +345,7 @@ class Unknown:
     """Nothing that pydantic knows how to make."""
 
 
-@pytest.mark.parametrize("model", [Unknown, list[Unknown], "Row", 5])
+@pytest.mark.parametrize("model", [Unknown, list[Unknown], 5])
 async def test_what_pydantic_cannot_validate_is_no_model_and_nothing_is_sent(
     make_client: ClientMaker, sandbox: Sandbox, model: Any
 ) -> None:
@@ -582,8 +588,10 @@ async def test_an_answer_of_more_than_32_mib_is_cut_while_it_streams(
 
 
 @pytest.fixture
-def hanging(sandbox: Sandbox) -> Hanging:
-    return Hanging(sandbox)
+async def hanging(sandbox: Sandbox) -> AsyncIterator[Hanging]:
+    found = Hanging(sandbox)
+    yield found
+    found.end.set()
 
 
 class Hanging:
@@ -591,12 +599,12 @@ class Hanging:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.asked = asyncio.Event()
-        self._end = asyncio.Event()
+        self.end = asyncio.Event()
         sandbox.answers("GET", "/hanging", self._answer)
 
     async def _answer(self, seen: Seen) -> Any:
         self.asked.set()
-        await self._end.wait()
+        await self.end.wait()
         return {}
 
 

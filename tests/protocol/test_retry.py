@@ -11,7 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from af10_async.protocol.retry import MAX_RETRY_AFTER, RetryPolicy, parse_retry_after
+from af10_async.errors import (
+    AF10Error,
+    APIError,
+    ConfigurationError,
+    NetworkError,
+    RateLimitError,
+    ServerError,
+)
+from af10_async.protocol.retry import (
+    MAX_RETRY_AFTER,
+    RetryBudget,
+    RetryPolicy,
+    may_repeat,
+    parse_retry_after,
+)
 
 POLICY = RetryPolicy(attempts=10, first_pause=0.5, longest_pause=30.0)
 NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
@@ -137,3 +151,144 @@ def test_a_date_is_the_time_from_now_until_then(moment: datetime, now: int) -> N
     header = format_datetime(moment, usegmt=True)
     expected = max(0.0, moment.timestamp() - now)
     assert parse_retry_after(header, float(now)) == expected
+
+
+# -- a quick call ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"attempts": 0},
+        {"attempts": float("nan")},
+        {"first_pause": -1},
+        {"longest_pause": float("nan")},
+        {"longest_total": -0.1},
+        {"jitter": 1.1},
+        {"jitter": -0.1},
+        {"jitter": float("nan")},
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused_by_name(values: dict[str, float]) -> None:
+    (name,) = values
+    with pytest.raises(ConfigurationError, match=name):
+        RetryPolicy(**values)  # type: ignore[arg-type]
+
+
+@given(jitter=st.floats(0, 1), chance=st.floats(0, 1), attempt=st.integers(1, 50))
+def test_jitter_is_the_part_of_the_pause_that_is_left_to_chance(
+    jitter: float, chance: float, attempt: int
+) -> None:
+    policy = RetryPolicy(jitter=jitter)
+    most = RetryPolicy(jitter=0).backoff(attempt, chance)
+    assert most * (1 - jitter) * 0.999 <= policy.backoff(attempt, chance) <= most
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "asked", "pause"),
+    [(0, None, 0.5), (9.5, None, 0.5), (9.6, None, None), (0, 10.0, 10.0), (0, 10.1, None)],
+)
+def test_a_call_is_not_sent_again_after_the_longest_total(
+    elapsed: float, asked: float | None, pause: float | None
+) -> None:
+    policy = RetryPolicy(longest_total=10, jitter=0)
+    error = ServerError("sick", status=503, retry_after=asked, retryable=True)
+    assert policy.pause_of_call(error, "GET", 1, elapsed, 1.0) == pause
+
+
+def test_what_may_not_be_repeated_has_no_pause() -> None:
+    error = NetworkError("broken", sent=True, retryable=True)
+    assert POLICY.pause_of_call(error, "GET", 1, 0.0, 1.0) == 0.5
+    assert POLICY.pause_of_call(error, "POST", 1, 0.0, 1.0) is None
+
+
+@pytest.mark.parametrize("method", ["GET", "head", "OPTIONS", "PUT", "delete"])
+@pytest.mark.parametrize("sent", [True, None, False])
+def test_harmless_methods_are_repeated_when_it_may_pass(method: str, sent: bool | None) -> None:
+    assert may_repeat(NetworkError("broken", sent=sent, retryable=True), method)
+    assert not may_repeat(NetworkError("broken", sent=sent, retryable=False), method)
+
+
+BUSY: list[tuple[AF10Error, bool]] = [
+    (NetworkError("x", sent=False, retryable=True), True),
+    (NetworkError("x", sent=True, retryable=True), False),
+    (NetworkError("x", sent=None, retryable=True), False),
+    (RateLimitError("x", status=429, retryable=True), True),
+    (ServerError("x", status=503, retryable=True), False),
+    (ServerError("x", status=503, retry_after=0.0, retryable=True), False),
+    (ServerError("x", status=503, error_code="E1", retryable=True), True),
+    (ServerError("x", status=200, error_code="503", retryable=True), True),
+    (ServerError("x", status=200, error_code=500, retryable=True), False),
+    (ServerError("x", status=502, retry_after=5.0, retryable=True), False),
+    (APIError("x", status=408, retryable=True), False),
+    (APIError("x", status=425, retryable=True), False),
+]
+
+
+@pytest.mark.parametrize(("error", "may"), BUSY, ids=range(len(BUSY)))
+@pytest.mark.parametrize("method", ["POST", "PATCH", "patch", "PURGE"])
+def test_other_methods_are_repeated_only_when_nothing_can_have_happened(
+    error: AF10Error, may: bool, method: str
+) -> None:
+    assert may_repeat(error, method) is may
+
+
+# -- the budget ------------------------------------------------------------------------------------
+
+
+def reserved(budget: RetryBudget, now: float) -> float:
+    wait = budget.reserve(now)
+    assert wait is not None  # nothing is too long to wait for
+    return wait
+
+
+@given(
+    rate=st.floats(0.5, 200),
+    burst=st.integers(0, 20),
+    gaps=st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.1, 1.0, 7.5]), max_size=80),
+    seconds=st.sampled_from([0.0, 0.01, 0.5, 1.0, 3.0, 10.0]),
+)
+def test_in_no_stretch_of_time_are_there_more_than_the_burst_and_the_rate(
+    rate: float, burst: int, gaps: list[float], seconds: float
+) -> None:
+    budget, now, used = RetryBudget(rate, burst), 1000.0, []
+    for gap in gaps:
+        now += gap
+        used.append(now + reserved(budget, now))
+    assert used == sorted(used)
+    most = burst + rate * seconds
+    for first, begin in enumerate(used):
+        within = [each for each in used[first:] if each <= begin + seconds]
+        # One more may stand at the very edge when there is no burst that it could be part of.
+        assert len(within) <= most * (1 + 1e-6) + (1 if burst == 0 else 1e-3)
+
+
+@given(rate=st.floats(0.5, 200), burst=st.integers(1, 50))
+def test_a_budget_that_was_left_alone_is_whole_and_nobody_waits_longer_than_his_turn(
+    rate: float, burst: int
+) -> None:
+    budget = RetryBudget(rate, burst)
+    for now in (5.0, 5000.0):
+        assert all(reserved(budget, now) <= 1e-6 for _ in range(burst))
+        assert reserved(budget, now) == pytest.approx(1 / rate, rel=1e-3)
+        assert reserved(budget, now) == pytest.approx(2 / rate, rel=1e-3)
+
+
+def test_who_would_wait_too_long_gets_none_and_takes_nothing() -> None:
+    budget = RetryBudget(10, 1)
+    assert [budget.reserve(0.0, 0.15) for _ in range(2)] == [0.0, pytest.approx(0.1)]
+    assert budget.reserve(0.0, 0.15) is None
+    assert budget.reserve(0.0, 0.2) == pytest.approx(0.2)
+
+
+def test_what_is_given_back_can_be_used_by_others() -> None:
+    budget = RetryBudget(10, 1)
+    assert [budget.reserve(0.0) for _ in range(2)] == [0.0, pytest.approx(0.1)]
+    budget.give_back()
+    assert budget.reserve(0.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (float("nan"), 1), (1, -1)])
+def test_a_budget_of_nothing_is_refused(rate: float, burst: float) -> None:
+    with pytest.raises(ConfigurationError):
+        RetryBudget(rate, burst)

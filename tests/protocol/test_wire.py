@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urljoin, urlsplit
 
 import pytest
 from hypothesis import assume, given
@@ -18,13 +19,16 @@ from af10_async.errors import (
     APIError,
     AuthenticationError,
     BadResponseError,
+    ConfigurationError,
     NotFoundError,
     RateLimitError,
     ServerError,
 )
 from af10_async.protocol.wire import (
     EXCERPT_LENGTH,
+    MAX_REPLY_BYTES,
     TOKEN_CAP_SECONDS,
+    USUAL_WAIT,
     Call,
     ComeBack,
     Finished,
@@ -36,11 +40,20 @@ from af10_async.protocol.wire import (
     Started,
     Unclear,
     authenticate_call,
+    check_quick,
+    checked_json,
+    checked_path,
     decipher,
+    environment_call,
     is_token_refused,
     not_promised,
+    only_row,
     payload_url,
+    query,
+    quick_call,
     read_come_back,
+    read_quick,
+    read_quick_come_back,
     read_redeem,
     read_start,
     redeem_call,
@@ -192,7 +205,9 @@ def test_a_bad_status_is_an_api_error_whatever_the_body(
         ("401", None, AuthenticationError),
         (401.0, None, AuthenticationError),
         (403, None, AuthenticationError),
-        (9, "You are NOT Authorized here", AuthenticationError),
+        (9, "You are NOT Authorized here", APIError),
+        (9, " NOT authorized. ", AuthenticationError),
+        (9, "Not authorized: p", AuthenticationError),
         (429, None, RateLimitError),
         ("429", None, RateLimitError),
         (500, "boom", ServerError),
@@ -729,3 +744,178 @@ def test_an_error_while_redeeming_does_not_repeat_the_secret(secret: str) -> Non
 )
 def test_a_payload_is_a_file_when_it_names_a_url(payload: Any, url: str | None) -> None:
     assert payload_url(payload) == url
+
+
+# -- quick calls -----------------------------------------------------------------------------------
+
+
+def test_a_quick_call_is_what_was_asked_and_may_be_answered_at_length() -> None:
+    call = quick_call("put", "/vehicle/1", {"a": 1, "b": None}, {"x": 1})
+    assert call == Call("PUT", "/vehicle/1", {"a": "1"}, {"x": 1}, most_bytes=MAX_REPLY_BYTES)
+
+
+def test_the_environment_is_asked_for_by_the_user_name() -> None:
+    assert environment_call("u") == Call("GET", "/util/environment", {"username": "u"})
+
+
+path_texts = st.text(st.sampled_from("/.ab:@%2eE\\?#\r\n \u00e9"), max_size=8) | st.text(max_size=6)
+
+
+@given(path=path_texts)
+def test_no_path_whatsoever_leads_out_of_the_api(path: str) -> None:
+    base = "https://api.example.com:8443/v2"
+    try:
+        checked = checked_path(path)
+    except ConfigurationError:
+        return
+    parts = urlsplit(urljoin(base, base + checked))
+    assert parts.netloc == "api.example.com:8443"
+    assert parts.path == "/v2" + path
+    assert (parts.query, parts.fragment) == ("", "")
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text(max_size=3)),
+    )
+)
+def test_parameters_are_all_text_and_none_is_left_out(params: dict[str, Any]) -> None:
+    found = query(params)
+    assert set(found) == {name for name, value in params.items() if value is not None}
+    assert all(isinstance(value, str) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1}, float("nan"), float("inf"), b"x", datetime(2024, 1, 1, tzinfo=UTC)]
+)
+def test_a_body_that_is_no_json_is_refused(value: Any) -> None:
+    for body in (value, {"a": [value]}):
+        with pytest.raises(ConfigurationError, match="json"):
+            checked_json(body)
+
+
+def test_a_body_without_end_is_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ConfigurationError, match="json"):
+        checked_json(endless)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+@pytest.mark.parametrize("body", [b"", b" \r\n\t"])
+def test_no_body_is_none(status: int, body: bytes) -> None:
+    assert read_quick(reply(status, body)) is None
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_no_body_with_a_bad_status_is_an_error(status: int) -> None:
+    with pytest.raises(APIError):
+        read_quick(reply(status, b""))
+
+
+@pytest.mark.parametrize(
+    ("value", "row"),
+    [
+        ({"data": {"a": 1}}, {"a": 1}),
+        ({"data": [{"a": 1}]}, {"a": 1}),
+        ([{"a": 1}], {"a": 1}),
+        ({"a": 1}, {"a": 1}),
+        ({"data": None}, None),
+        ({"data": []}, []),
+        ([1, 2], [1, 2]),
+        (None, None),
+    ],
+)
+def test_the_only_row_is_in_data_or_stands_by_itself(value: Any, row: Any) -> None:
+    assert only_row(value) == row
+
+
+@pytest.mark.parametrize(
+    "body", [HTML, b"errorCode", b'{"errorCode": 0}', {"data": {"errorCode": 1}}, b"\xff", b""]
+)
+def test_anything_that_is_no_refusal_passes_as_a_raw_answer(body: Any) -> None:
+    check_quick(reply(200, body))
+
+
+@pytest.mark.parametrize("answer", [reply(404, HTML), reply(200, code(17)), reply(302, b"")])
+def test_a_refusal_is_one_also_as_a_raw_answer(answer: Reply) -> None:
+    with pytest.raises(APIError):
+        check_quick(answer)
+
+
+def get(status: int, body: Any) -> Reply:
+    return replace(reply(status, body), method="GET")
+
+
+@pytest.mark.parametrize(
+    ("retry", "seconds"),
+    [
+        (2500, 2.5),
+        ("2500", 2.5),
+        (0, 0.0),
+        (86_400_000, 86_400.0),
+        (10**400, float("inf")),
+        (float("inf"), float("inf")),
+        (-1, USUAL_WAIT),
+        (-(10**400), USUAL_WAIT),
+        (float("nan"), USUAL_WAIT),
+        (True, USUAL_WAIT),
+        (None, USUAL_WAIT),
+        ("soon", USUAL_WAIT),
+    ],
+    ids=range(12),
+)
+def test_a_202_with_retry_asks_a_get_to_come_back_however_late(
+    retry: object, seconds: float
+) -> None:
+    assert read_quick_come_back(get(202, {"retry": retry})) == ComeBack(seconds)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        get(200, {"retry": 5}),
+        get(503, {"retry": 5}),
+        get(202, {}),
+        get(202, {"successCode": 202}),
+        get(202, {"retry": 5, "data": []}),
+        get(202, [{"retry": 5}]),
+        get(202, HTML),
+        get(202, b""),
+        reply(202, {"retry": 5}),
+    ],
+)
+def test_nothing_else_asks_to_come_back(answer: Reply) -> None:
+    assert read_quick_come_back(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "retry", "seconds"),
+    [
+        ({}, 2500, 2.5),
+        ({"retry_after": "7"}, 2500, 7.0),
+        ({"retry_after": "soon"}, 2500, 2.5),
+        ({}, 86_400_000, 86_400.0),
+        ({}, -1, None),
+        ({}, "soon", None),
+    ],
+)
+def test_the_wait_that_an_error_asks_for_is_in_it(
+    headers: dict[str, str], retry: object, seconds: float | None
+) -> None:
+    with pytest.raises(RateLimitError) as caught:
+        decipher(reply(429, {"errorCode": 429, "retry": retry}, **headers))
+    assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize("status", [408, 425])
+@pytest.mark.parametrize(
+    ("error_code", "retryable"), [(None, True), (7, True), (401, False), (404, False), (429, True)]
+)
+def test_too_late_or_too_early_passes_unless_the_code_says_what_does_not(
+    status: int, error_code: object, retryable: bool
+) -> None:
+    with pytest.raises(APIError) as caught:
+        decipher(reply(status, code(error_code)))
+    assert caught.value.retryable is retryable
