@@ -80,6 +80,12 @@ class Authenticator:
             raise ClosedError("the client is closed", step="authenticate", sent=False)
         return await self._flight.join()
 
+    @property
+    def has_session(self) -> bool:
+        """Whether there is a session that is good as far as we know."""
+        current = self._session
+        return current is not None and self._runtime.monotonic() < current.renew_at
+
     async def close(self) -> None:
         """End what is under way; whoever waits for it gets a `ClosedError`."""
         self._closed = True

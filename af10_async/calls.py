@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_origin
 
-from .errors import AF10Error, BadResponseError, ClosedError, ConfigurationError
+from .errors import (
+    AF10Error,
+    BadResponseError,
+    ClosedError,
+    ConfigurationError,
+    RequestTimeoutError,
+)
 from .events import CallRetried
 from .protocol import wire
 from .protocol.redaction import redact
 from .protocol.retry import MAX_RETRY_AFTER, RetryPolicy, may_repeat
 from .requester import Requester, again
 from .runtime import Runtime
+from .transport import Departure
 from .waits import Interrupted, Waits
 
 if TYPE_CHECKING:
@@ -67,10 +75,14 @@ class QuickCalls:
     ) -> T:
         """What `read` makes of the answer; `timeout` (seconds) is for each attempt."""
         asking = _Asking(policy, self._runtime.monotonic())
+        departure = Departure()
         try:
             async with self._waits.limit(float("inf")):
                 while True:
-                    found = await self._attempt(call, read, timeout, asking, without_token)
+                    if not without_token:
+                        await self._logged_in(call, timeout, asking)
+                    ask = self._ask(call, timeout, departure, without_token)
+                    found = await self._attempt(call, read, ask, asking)
                     if not isinstance(found, _Pause):
                         return found
                     await self._runtime.sleep(found.seconds)
@@ -79,19 +91,43 @@ class QuickCalls:
             raise ClosedError(
                 f"{call.method} {call.path}: the client was closed before the answer was here",
                 step="call",
+                sent=departure.sent,
             ) from None
+
+    async def _logged_in(self, call: wire.Call, timeout: float, asking: _Asking) -> None:
+        """Have a token; whoever does not want to wait does not wait for that either."""
+        if self._requester.has_session:
+            return
+        patience = timeout if asking.policy.attempts == 1 else asking.policy.longest_total
+        try:
+            async with asyncio.timeout(max(timeout, patience)):
+                await self._requester.session()
+        except TimeoutError as error:
+            if isinstance(error, AF10Error):
+                raise
+            raise RequestTimeoutError(
+                f"{call.method} {call.path}: no token within {max(timeout, patience):g} s",
+                step="authenticate",
+                sent=False,
+                retryable=True,
+            ) from None
+
+    def _ask(
+        self, call: wire.Call, timeout: float, departure: Departure, without_token: bool
+    ) -> Awaitable[wire.Reply]:
+        if without_token:
+            return self._requester.request_without_token(call, timeout=timeout)
+        return self._requester.request(call, departure, timeout=timeout)
 
     async def _attempt(
         self,
         call: wire.Call,
         read: Callable[[wire.Reply], T],
-        timeout: float,
+        ask: Awaitable[wire.Reply],
         asking: _Asking,
-        without_token: bool,
     ) -> T | _Pause:
-        ask = self._requester.request_without_token if without_token else self._requester.request
         try:
-            reply = await ask(call, timeout=timeout)
+            reply = await ask
             come_back = wire.read_quick_come_back(reply)
             if come_back is None:
                 return read(reply)

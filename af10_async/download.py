@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,6 +183,7 @@ class RemoteFile:
             if saved is None:
                 meter = Meter(progress, clock, started)
                 saving = Saving(self._source, partial, wishes, limits, meter)
+                outcome.tried = lambda: saving.attempts
                 path = await saving.run()
                 saved = SavedFile(
                     path=path,
@@ -193,7 +194,7 @@ class RemoteFile:
                     attempts=saving.attempts,
                 )
                 logger.info("saved %s: %d bytes in %.1f s", path, saved.size, saved.seconds)
-            outcome.size, outcome.attempts = saved.size, saved.attempts
+            outcome.size = saved.size
         # Not under the limit: the file is here, whatever the store takes to hear of it.
         await self._collected()
         return saved
@@ -258,9 +259,9 @@ class RemoteFile:
         meter = Meter(progress, clock, started)
         streaming = self._streaming(stall_timeout, min_speed, meter, max_size, "max_size")
         expected = _hex("sha256", sha256, 64)
-        async with self._told() as outcome, self._owned(), self._limited():
+        async with self._told(streaming) as outcome, self._owned(), self._limited():
             copied = await self._copy(streaming, target, overwrite, options, expected)
-            outcome.size, outcome.attempts = copied.size, streaming.attempts
+            outcome.size = copied.size
         await self._collected()
         return replace(copied, seconds=clock() - started, attempts=streaming.attempts)
 
@@ -272,9 +273,9 @@ class RemoteFile:
 
         """
         streaming = self._streaming(limit=limit, option="limit; save it instead, or raise that")
-        async with self._told() as outcome, self._owned(), self._limited():
+        async with self._told(streaming) as outcome, self._owned(), self._limited():
             found = await streaming.read()
-            outcome.size, outcome.attempts = len(found), streaming.attempts
+            outcome.size = len(found)
         await self._collected()
         return found
 
@@ -284,7 +285,7 @@ class RemoteFile:
         until = clock() + self._timeout
         streaming = self._streaming()
         chunks = streaming.chunks(eager=True)
-        async with self._told() as outcome:
+        async with self._told(streaming) as outcome:
             try:
                 while True:
                     # Not around the loop: what the caller does between two is not ours to end.
@@ -293,7 +294,7 @@ class RemoteFile:
                     if chunk is None:
                         break
                     yield chunk
-                outcome.size, outcome.attempts = streaming.received, streaming.attempts
+                outcome.size = streaming.received
             finally:
                 await chunks.aclose()
         await self._collected()
@@ -360,9 +361,11 @@ class RemoteFile:
         return SavedFile(Path(file.path), file.size, file.sha256, 0.0, file.size, 0)
 
     @asynccontextmanager
-    async def _told(self) -> AsyncIterator[_Outcome]:
+    async def _told(self, streaming: Streaming | None = None) -> AsyncIterator[_Outcome]:
         """Tell of the download, and of its end."""
         events, runtime, outcome = self._fetcher.events, self._fetcher.runtime, _Outcome()
+        if streaming is not None:
+            outcome.tried = lambda: streaming.attempts
         if not events.are_wanted:
             yield outcome
             return
@@ -388,7 +391,7 @@ class RemoteFile:
                 at=runtime.now(),
                 seconds=runtime.monotonic() - started,
                 size=outcome.size,
-                attempts=outcome.attempts,
+                attempts=outcome.tried(),
                 error=failure,
             )
             events.tell(ended)
@@ -436,7 +439,8 @@ class _Outcome:
     """What is to be told of a download."""
 
     size: int | None = None
-    attempts: int = 1
+    tried: Callable[[], int] = lambda: 0
+    """How often it was tried."""
 
 
 async def _again(first: bytes | None, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

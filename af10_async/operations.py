@@ -394,9 +394,8 @@ class Operations(QuickOperations):
 
     def file(self, url: str, *, download_timeout: float | None = None) -> RemoteFile:
         """The file at any http or https address; no credentials of AF10 are sent to it."""
-        fetcher = self._host.open_parts().fetcher
         return RemoteFile(
-            fetcher,
+            self._fetcher(self._host.open_parts()),
             url,
             is_trusted=True,
             download_timeout=self._download_seconds(download_timeout),
@@ -412,7 +411,13 @@ class Operations(QuickOperations):
 
     def _file_maker(self, parts: Parts, download_timeout: float | None) -> FileMaker:
         seconds = self._download_seconds(download_timeout)
-        return _FileMaker(parts.fetcher, parts.trusts_private_files, seconds)
+        return _FileMaker(self._fetcher(parts), parts.trusts_private_files, seconds)
+
+    def _fetcher(self, parts: Parts) -> Fetcher:
+        fetcher = parts.fetcher
+        if fetcher.policy is self._options.retries:
+            return fetcher
+        return replace(fetcher, policy=self._options.retries)
 
     def _handle(
         self,

@@ -92,6 +92,11 @@ class Requester:
         """End an authentication that is under way; whoever waits for it gets a `ClosedError`."""
         await self._authenticator.close()
 
+    @property
+    def has_session(self) -> bool:
+        """Whether there is a token that is good as far as we know."""
+        return self._authenticator.has_session
+
     async def session(self, *, refused: Session | None = None) -> Session:
         """Make sure that there is a token, and not the one that AF10 has just refused."""
         session = await self._authenticator.session(refused=refused)

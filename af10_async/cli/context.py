@@ -126,4 +126,5 @@ def _kept(begun: Sequence[UnderWay]) -> tuple[int | None, str | None]:
 def _in_options(text: str) -> str:
     """The library speaks to those who write Python, of keywords."""
     text = text.replace("pass overwrite=True", "say --overwrite")
+    text = text.replace("client.job(key) goes on", "`af10 resume` with its key or ticket goes on")
     return _KEYWORDS.sub(lambda found: "--" + found[0].replace("_", "-"), text)

@@ -71,7 +71,10 @@ async def sandbox(arguments: argparse.Namespace, context: Context) -> None:
                 many = f"{arguments.accounts} account(s): {arguments.accounts_file}"
                 context.output.step("accounts", f"the credentials of {many}")
         context.ends_by_interrupt = True
-        await asyncio.get_running_loop().create_future()
+        if arguments.json:  # its one line is a contract
+            await asyncio.get_running_loop().create_future()
+        with context.output.logs("af10_async.sandbox"):
+            await asyncio.get_running_loop().create_future()
 
 
 def _dealers(count: int) -> list[Account] | None:

@@ -70,6 +70,8 @@ class Caller:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
             error = type(failure).__name__
         logger.debug("callback for %s: %s", job.id, error or status)
+        if error is not None:
+            _warn(job, error)
         job.callbacks.append(CallbackAttempt(url, method, status, error))
         return status
 
@@ -101,6 +103,13 @@ class Caller:
                 headers={"User-Agent": "AF10-sandbox"},
             )
         return self._session
+
+
+def _warn(job: SandboxJob, error: str) -> None:
+    """Say that nobody was reached: who waits for a callback would see nothing but silence."""
+    host = urlsplit(job.webhook_url).netloc
+    hint = "; is its certificate trusted (callback_ca, --callback-ca)?" if "Cert" in error else ""
+    logger.warning("the callback for %s did not reach %s: %s%s", job.id, host, error, hint)
 
 
 def _calls(job: SandboxJob, come: Come) -> Iterator[tuple[str, str]]:
