@@ -204,9 +204,9 @@ async def test_what_is_no_list_is_a_bad_response(
 
 
 CYCLES: dict[str, Callable[[int], list[Any]]] = {
-    "the first": lambda page: numbered(1),
-    "A B": lambda page: numbered(page % 2),
-    "the third": lambda page: numbered(min(page, 3)),
+    "the first": lambda page: numbered(1, 12),
+    "A B": lambda page: numbered(page % 2, 12),
+    "the third": lambda page: numbered(min(page, 3), 12),
 }
 
 

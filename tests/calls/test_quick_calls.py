@@ -641,12 +641,13 @@ async def test_a_call_before_or_after_the_clients_life_is_a_closed_error(
 ) -> None:
     client = make_caller()
     raw, other = client.with_raw_response, client.with_options(timeout=1)
-    for ask in (client.get, raw.get, other.get, client.vehicle):
+    asks = (client.get, raw.get, other.get, lambda _: client.vehicle(1))
+    for ask in asks:
         with pytest.raises(ClosedError, match="enter the client first"):
             await ask("/thing")
     async with client:
         pass
-    for ask in (client.get, raw.get, other.get, client.vehicle):
+    for ask in asks:
         with pytest.raises(ClosedError, match="the client is closed") as caught:
             await ask("/thing")
         assert caught.value.sent is False

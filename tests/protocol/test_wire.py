@@ -27,6 +27,7 @@ from af10_async.errors import (
 from af10_async.protocol.wire import (
     EXCERPT_LENGTH,
     MAX_REPLY_BYTES,
+    SOONEST,
     TOKEN_CAP_SECONDS,
     USUAL_WAIT,
     Call,
@@ -206,7 +207,7 @@ def test_a_bad_status_is_an_api_error_whatever_the_body(
         (401.0, None, AuthenticationError),
         (403, None, AuthenticationError),
         (9, "You are NOT Authorized here", APIError),
-        (9, " NOT authorized. ", AuthenticationError),
+        (9, "NOT authorized.", AuthenticationError),
         (9, "Not authorized: p", AuthenticationError),
         (429, None, RateLimitError),
         ("429", None, RateLimitError),
@@ -459,7 +460,7 @@ def test_a_token_is_refused_by_401_as_status_or_code_or_by_the_message(
     [
         ({"retry": 5000}, 5.0),
         ({"retry": "2500"}, 2.5),
-        ({"retry": 0}, 0.0),
+        ({"retry": 0}, SOONEST),
         ({"retry": 3_600_000}, 3600.0),
         ({"retry": 3_600_001}, 5.0),
         ({"retry": -1}, 5.0),
@@ -853,7 +854,7 @@ def get(status: int, body: Any) -> Reply:
     [
         (2500, 2.5),
         ("2500", 2.5),
-        (0, 0.0),
+        (0, SOONEST),
         (86_400_000, 86_400.0),
         (10**400, float("inf")),
         (float("inf"), float("inf")),
