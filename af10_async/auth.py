@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from .errors import AF10Error, APIError, ClosedError, NetworkError
+from .errors import AF10Error, APIError, ClosedError, NetworkError, NotFoundError
 from .protocol.addresses import check_api_url
 from .protocol.retry import RetryPolicy
 from .protocol.wire import (
@@ -96,6 +96,8 @@ class Authenticator:
             self._session = await self._authenticate()
         except AF10Error as error:
             error.step = "authenticate"
+            if isinstance(error, NotFoundError):
+                error.args = (f"{error.message}; is the base URL (AF10_BASE_URL) the right one?",)
             raise
         return self._session
 

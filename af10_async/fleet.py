@@ -153,7 +153,7 @@ class Fleet:
         )
         self._accounts = _checked_accounts(accounts)
         self._runtime = runtime or Runtime()
-        self._max_requests = max_requests
+        self._limit = ConcurrencyLimit(max_requests)
         self._resources = functools.partial(
             self._make_resources, settings, callback_server, http_client, on_event
         )
@@ -203,7 +203,7 @@ class Fleet:
             runtime=self._runtime,
             callback_server=callback_server,
             http_client=http_client,
-            limit=ConcurrencyLimit(self._max_requests),
+            limit=self._limit,
             on_event=on_event,
         )
 

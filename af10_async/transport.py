@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -25,6 +26,7 @@ from .errors import (
     AF10Error,
     BadResponseError,
     ConfigurationError,
+    ConnectFailedError,
     RequestTimeoutError,
     UnsafeURLError,
 )
@@ -170,6 +172,9 @@ class Transport:
                 reply = await self._exchange(call, base_url, headers, departure)
         except AF10Error as error:
             _labelled(error, call)
+            if isinstance(error, ConnectFailedError):
+                host = urlsplit(base_url).netloc
+                error.args = (f"{error.message} ({host})",)
             raise
         except TimeoutError:
             raise _labelled(_timeout_error(call, timeout, departure), call) from None

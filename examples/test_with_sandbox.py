@@ -1,6 +1,6 @@
 """Tests of your own code against the sandbox: fixtures come with af10-async.
 
-pytest examples/test_with_sandbox.py -o asyncio_mode=auto
+Copied to a folder of yours: pytest test_with_sandbox.py -o asyncio_mode=auto
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 from af10_async import (
     AF10Error,
     CallbackServer,
+    ConfigurationError,
     ConnectFailedError,
     DownloadRefusedError,
     JobState,
@@ -270,3 +271,30 @@ async def test_no_event_holds_anything_secret(
     secrets += [job.secret for job in sandbox.jobs]
     secrets += [each.headers["token"] for each in sandbox.requests if "token" in each.headers]
     assert not [secret for secret in secrets if secret in text]
+
+
+async def test_a_handler_that_would_have_to_be_awaited_is_refused(
+    make_client: ClientMaker,
+) -> None:
+    async def handler(event: Event) -> None:
+        pass
+
+    class Handler:
+        async def __call__(self, event: Event) -> None:
+            pass
+
+    for each in (handler, Handler()):
+        with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
+            make_client(on_event=each)
+
+
+async def test_a_download_that_is_given_up_tells_how_often_it_was_tried(
+    make_client: ClientMaker, sandbox: Sandbox, told: Told, tmp_path: Path
+) -> None:
+    sandbox.faults.add(Fault.status(503, on="file", times=None))
+    async with make_client(on_event=told) as af10:
+        file = await af10.backup_owner()
+        for fetch in (file.save(tmp_path), file.read()):
+            with pytest.raises(DownloadRefusedError):
+                await fetch
+    assert [event.attempts for event in told.of(DownloadEnded)] == [4, 4]

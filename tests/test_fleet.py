@@ -340,3 +340,96 @@ async def test_common_settings_come_from_the_environment(
     monkeypatch.setenv("AF10_API_KEY", "of somebody else")
     async with Fleet.from_env(path, callback_timeout=20) as fleet:
         assert [each.account async for each in fleet.backup_owner()] == ["one"]
+
+
+class Odd(FromEnv):
+    """Where a value is that raises what nobody expects."""
+
+    def look_up(self, username: str | None) -> str:
+        raise RuntimeError("canary")
+
+
+async def test_whatever_an_accounts_settings_raise_is_its_own_outcome(
+    make_fleet: FleetMaker,
+) -> None:
+    changes = {"dealer-1": {"password": Odd("x")}, "dealer-2": {"username": "\udcff"}}
+    async with make_fleet(changes) as fleet:
+        found = {each.account: each.error async for each in fleet.backup_owner()}
+    assert "account dealer-1: its settings cannot be used (RuntimeError)" in str(found["dealer-1"])
+    assert "canary" not in str(found["dealer-1"])
+    assert isinstance(found["dealer-2"], AF10Error)
+    assert [name for name in NAMES[2:] if found[name] is not None] == []
+
+
+async def test_one_login_twice_is_refused_because_a_store_could_not_tell_them_apart(
+    sandbox: Sandbox, tls: Tls
+) -> None:
+    one = account(sandbox, "dealer-1")
+    other = Account(
+        "dev",
+        base_url="https://dev.example/v2",
+        api_key=one.api_key,
+        username=one.username,
+        password=one.password,
+    )
+    async with Fleet([one, other], tls_cert=tls.cert, tls_key=tls.key) as fleet:
+        assert (await fleet["dealer-1"].vehicle(1)).vehicle_id == 1
+        with pytest.raises(ConfigurationError, match="credentials of dealer-1"):
+            _ = fleet["dev"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": -1}, {"max_requests_each": 0}, {"retries": -2}, {"max_requests": 0}]
+)
+def test_an_option_that_makes_no_sense_for_any_is_said_at_once(
+    make_fleet: FleetMaker, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError):
+        make_fleet(**options)
+
+
+def test_a_misspelt_option_is_a_type_error_at_once(make_fleet: FleetMaker) -> None:
+    with pytest.raises(TypeError, match="callback_timout"):
+        make_fleet(callback_timout=3)
+
+
+async def test_work_that_cancels_its_own_task_has_an_outcome(make_fleet: FleetMaker) -> None:
+    async def work(client: AF10Client) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if client.name == "dealer-1":
+            task.cancel()
+        await asyncio.sleep(0)
+
+    async with make_fleet() as fleet:
+        found = {each.account: each.error async for each in fleet.each(work)}
+    assert "cancelled" in str(found.pop("dealer-1"))
+    assert set(found.values()) == {None}
+
+
+async def test_a_fleet_that_is_not_entered_says_so(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet()
+    with pytest.raises(ClosedError, match="enter the fleet first"):
+        await anext(fleet.unfinished())
+    with pytest.raises(ClosedError, match="enter the fleet first"):
+        await fleet.owner_of("x" * 48)
+    with pytest.raises(ClosedError, match="enter the fleet first"):
+        _ = fleet.callback_url
+
+
+async def test_accounts_whose_requests_hang_leave_room_for_the_others(
+    make_fleet: FleetMaker, sandbox: Sandbox
+) -> None:
+    """Six of them take as many slots as they can get, and never let go."""
+    hanging = NAMES[:6]
+    sandbox.faults.add(*(Fault.hang(on="vehicle", account=name, times=None) for name in hanging))
+
+    async def work(client: AF10Client) -> None:
+        many = 20 if client.name in hanging else 3
+        await asyncio.gather(*(client.get(f"/vehicle/{n}") for n in range(1, many + 1)))
+
+    async with make_fleet(max_requests=20, max_requests_each=10, timeout=60) as fleet:
+        outcomes = fleet.each(work)
+        async with contextlib.aclosing(outcomes):
+            found = {(await anext(outcomes)).account for _ in range(2)}
+    assert found == set(NAMES[6:])

@@ -205,3 +205,22 @@ def test_whatever_happens_the_newest_good_ones_are_there(
             (folder / name).unlink() if step == "remove" else os.truncate(folder / name, 1)
             good = [each for each in good if each != name]
         assert set(good) <= names(folder)
+
+
+def test_accounts_that_share_a_folder_keep_their_own(tmp_path: Path) -> None:
+    for account, number in (("a", 1), ("b", 1), ("b", 2), ("b", 3)):
+        path = tmp_path / f"{account}{number}.zip"
+        path.write_bytes(b"backup")
+        note_backup(tmp_path, SavedFile(path, 6, "0" * 64, 0.1), 0.0, account)
+    assert [path.name for path in keep_newest(tmp_path, 1, "b")] == ["b1.zip", "b2.zip"]
+    assert keep_newest(tmp_path, 1, "a") == []
+    assert names(tmp_path) == {"a1.zip", "b3.zip"}
+
+
+def test_a_file_of_the_same_size_that_somebody_wrote_since_is_left_alone(tmp_path: Path) -> None:
+    path = save(tmp_path, "notes.zip", b"backup")
+    save(tmp_path, "new.zip")
+    path.unlink()
+    path.write_bytes(b"notes!")
+    assert keep_newest(tmp_path, 1) == []
+    assert path.read_bytes() == b"notes!"

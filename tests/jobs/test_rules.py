@@ -652,3 +652,16 @@ async def test_a_timeout_is_a_positive_number(
         make_client(**{name: value})
     with pytest.raises(ConfigurationError, match=name):
         af10.backup_owner(**{name: value})
+
+
+async def test_an_answer_that_only_mentions_authorization_is_no_reason_to_post_again(
+    make_client: ClientMaker, sandbox: Sandbox
+) -> None:
+    text = "Report 17 queued; mailing it is not authorized for this user"
+    sandbox.faults.add(
+        Fault.status(200, {"errorCode": 5012, "errorMessage": text}, on="start", after=True)
+    )
+    async with make_client() as af10:
+        with pytest.raises(AF10Error, match="Report 17 queued"):
+            await af10.backup_owner()
+    assert sandbox.count("POST", "/backup/owner") == 1

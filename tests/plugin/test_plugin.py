@@ -164,7 +164,7 @@ def test_a_run_that_uses_no_fixture_imports_nothing_of_it() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_example_passes_as_its_first_lines_say(tmp_path: Path) -> None:
+def test_the_example_passes_where_it_was_copied_to(tmp_path: Path) -> None:
     example = (ROOT / "examples" / "test_with_sandbox.py").read_text()
     code, text = inner_run(tmp_path, example, "-o", "asyncio_mode=auto")
     assert "5 passed" in text, text
