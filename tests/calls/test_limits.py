@@ -120,7 +120,7 @@ steps = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(
-    total=st.integers(1, 4),
+    total=st.integers(1, 9),
     most=st.fixed_dictionaries({account: st.integers(1, 5) for account in ACCOUNTS}),
     schedule=steps,
 )
@@ -223,6 +223,21 @@ async def test_giving_up_again_and_again_earns_no_turns() -> None:
     assert users.order[:3] == ["holder", "one", "hasty"]
 
 
+async def test_a_few_accounts_that_hang_do_not_stop_the_rest() -> None:
+    """A quarter of the slots is for those who have none, one for each."""
+    limit = ConcurrencyLimit(8)
+    users = Users(limit, 8, dict.fromkeys("abc", 8))
+    for account in ("a",) * 20 + ("b",) * 20:
+        users.come(account)
+    await turns()
+    assert users.used == Counter(a=6, b=1)
+    for _ in range(20):
+        users.come("c")
+    await turns()
+    assert users.used == Counter(a=6, b=1, c=1)
+    await users.all_leave()
+
+
 async def test_within_an_account_it_is_first_come_first_served() -> None:
     limit, order = ConcurrencyLimit(1), []
 
@@ -312,7 +327,9 @@ async def test_a_client_has_at_most_so_many_requests_under_way(busy: Busy) -> No
     assert busy.sandbox.most_concurrent("dealer-1") == 7
 
 
-async def test_all_clients_of_a_loop_share_the_total_and_none_is_left_out(busy: Busy) -> None:
+async def test_all_clients_of_a_loop_share_the_total_and_a_quarter_is_for_newcomers(
+    busy: Busy,
+) -> None:
     async with (
         busy.client(NAMES[0]) as first,
         busy.client(NAMES[1]) as second,
