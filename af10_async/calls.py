@@ -150,9 +150,11 @@ class QuickCalls:
             raise error  # that was tried again already
         error.step = "call"
         asking.failures += 1
+        asking.sent = error.sent if error.sent is not False else asking.sent
         elapsed, chance = self._runtime.monotonic() - asking.since, self._runtime.chance()
         pause = asking.policy.pause_of_call(error, call.method, asking.failures, elapsed, chance)
         if pause is None:
+            error.sent = asking.sent  # an earlier attempt counts as much as the last
             error.retryable = may_repeat(error, call.method)
             raise error
         return self._told(call, pause, error)
@@ -213,6 +215,8 @@ class _Asking:
     """When it was sent first, on the monotonic clock."""
     failures: int = 0
     """Attempts that failed; "come back later" is no failure."""
+    sent: bool | None = False
+    """Whether any of them may have left."""
 
 
 @dataclass(frozen=True, slots=True)

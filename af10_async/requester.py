@@ -218,22 +218,25 @@ class Requester:
 
     async def _in_budget(self, call: wire.Call) -> None:
         """Wait until there is room for one more repetition; nobody waits very long."""
-        for budget in self._budgets:
-            seconds = budget.reserve(self._runtime.monotonic(), LONGEST_QUEUE)
-            if seconds is None:
-                raise NetworkError(
-                    f"{call.method} {call.path} was not sent again: too many repetitions wait"
-                    " already; try again later",
-                    sent=False,
-                    retryable=True,
-                )
-            if seconds > 0:
-                logger.info("too many calls are sent again: this one waits %.1f s", seconds)
-                try:
+        taken: list[RetryBudget] = []
+        try:
+            for budget in self._budgets:
+                seconds = budget.reserve(self._runtime.monotonic(), LONGEST_QUEUE)
+                if seconds is None:
+                    raise NetworkError(
+                        f"{call.method} {call.path} was not sent again: too many repetitions wait"
+                        " already; try again later",
+                        sent=False,
+                        retryable=True,
+                    )
+                taken.append(budget)
+                if seconds > 0:
+                    logger.info("too many calls are sent again: this one waits %.1f s", seconds)
                     await self._runtime.sleep(seconds)
-                except BaseException:
-                    budget.give_back()
-                    raise
+        except BaseException:
+            for budget in taken:
+                budget.give_back()
+            raise
 
 
 def again(call: wire.Call) -> wire.Call:

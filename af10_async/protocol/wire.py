@@ -97,7 +97,7 @@ def environment_call(username: str) -> Call:
     return Call("GET", "/util/environment", {"username": username})
 
 
-Param = str | int | float | bool | None | Sequence[str]
+Param = str | int | float | bool | None | Sequence[str] | Sequence[int]
 """What a parameter may be: None is left out, several are joined by commas, as `fields` is (P)."""
 _METHOD = re.compile(r"[A-Za-z]{1,20}", re.ASCII)
 
@@ -157,9 +157,9 @@ def _param(name: str, value: Param) -> str:
         return "true" if value else "false"
     if isinstance(value, str | int | float):
         return str(value)
-    if isinstance(value, Sequence) and all(isinstance(each, str) for each in value):
-        return ",".join(value)
-    raise ConfigurationError(f"the parameter {name!r} must be text, a number or a list of texts")
+    if isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value):
+        return ",".join(map(str, value))
+    raise ConfigurationError(f"the parameter {name!r} must be text, a number or a list of them")
 
 
 def checked_json(value: Any) -> Any:
@@ -185,7 +185,7 @@ def decipher(reply: Reply, secrets: Collection[str] = ()) -> Any:
     (P). `secrets` are taken out of whatever text of AF10's ends up in the error.
     """
     value = _json(reply)
-    if isinstance(value, dict) and value.get("errorCode") not in (None, "", 0):
+    if isinstance(value, dict) and value.get("errorCode") not in (None, "", 0, "0"):
         raise _refusal(reply, value, secrets)
     if not 200 <= reply.status < 300:
         raise _refusal(reply, value if isinstance(value, dict) else {}, secrets)

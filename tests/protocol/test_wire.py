@@ -721,7 +721,10 @@ def test_what_says_nothing_about_the_secret_is_raised(answer: Reply, kind: type[
 
 @given(secret=st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=12))
 def test_an_error_while_redeeming_does_not_repeat_the_secret(secret: str) -> None:
-    assume(secret.lower() not in "the answer to post /backup/owner begins")
+    with pytest.raises(BadResponseError) as usual:
+        read_redeem(reply(200, "x"))
+    plain = texts_of(usual.value)  # words of our own, whatever AF10 sends
+    assume(secret.lower() not in plain.lower())
     with pytest.raises(BadResponseError) as caught:
         read_redeem(reply(200, {"id": secret}), (secret,))
     assert secret not in texts_of(caught.value)
