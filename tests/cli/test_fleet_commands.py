@@ -6,16 +6,23 @@ import asyncio
 import io
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 from rich.console import Console
 
-from af10_async import JobEvent, JobState, Progress, SavedFile
+from af10_async import AF10Error, Fleet, JobEvent, JobState, Progress, SavedFile
+from af10_async.cli import fleets
+from af10_async.cli.arguments import parse
+from af10_async.cli.context import Context
+from af10_async.cli.exit_codes import exit_code, exit_code_of_many
+from af10_async.cli.json_output import JsonOutput
 from af10_async.cli.output import Failure
 from af10_async.cli.people_board import PeopleBoard
+from af10_async.cli.people_output import PeopleOutput
 from af10_async.sandbox import Account, Fault, Sandbox
 
 from ..conftest import Tls
@@ -57,17 +64,43 @@ def accounts(sandbox: Sandbox, tmp_path: Path) -> Path:
     return path
 
 
+Here = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], common: dict[str, str]
+) -> Here:
+    """Exit code, stdout and stderr of a command, in this process."""
+    for name, value in common.items():
+        monkeypatch.setenv(name, value)
+
+    async def run_here(*words: str) -> tuple[int, str, str]:
+        context = Context(JsonOutput() if "--json" in words else PeopleOutput())
+        try:
+            parsed = parse(words)
+            command = fleets.resume if parsed.command == "resume" else fleets.backup_owner
+            await command(parsed, context)
+            code = exit_code_of_many(context.failures)
+        except AF10Error as error:
+            context.report(error)
+            code = exit_code(error)
+        return code, *capsys.readouterr()
+
+    return run_here
+
+
 def of_good(*names: str) -> list[str]:
     return [word for name in names for word in ("--account", name)]
 
 
 async def test_each_is_told_as_json_and_any_failure_is_exit_code_1(
-    sandbox: Sandbox, accounts: Path, common: dict[str, str], tmp_path: Path
+    sandbox: Sandbox, accounts: Path, here: Here, tmp_path: Path
 ) -> None:
     sandbox.faults.add(Fault.never(account="dealer-3"))
     out = tmp_path / "out"
     command = ("backup", "owner", "--accounts", str(accounts), "--out", str(out), "--json")
-    code, text, err = await run(*command, "--callback-timeout", "1", env=common)
+    code, text, err = await here(*command, "--callback-timeout", "1")
     assert (code, err) == (1, "")
     lines = lines_of(text)
     of = {name: [each["event"] for each in lines if each.get("account") == name] for name in NAMES}
@@ -112,14 +145,13 @@ async def test_people_see_a_line_for_each_and_programs_get_the_paths(
 
 
 async def test_all_that_are_named_saved_is_exit_code_0_and_older_ones_go(
-    accounts: Path, common: dict[str, str], tmp_path: Path
+    accounts: Path, here: Here, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     command = ("backup", "owner", "--accounts", str(accounts), "--out", str(out), "--json")
     for _ in range(2):
-        code, text, _ = await run(
-            *command, *of_good("dealer-1", "dealer-3"), "--keep", "1", "--jobs", "1", env=common
-        )
+        names = of_good("dealer-1", "dealer-3")
+        code, text, _ = await here(*command, *names, "--keep", "1", "--jobs", "1")
         assert code == 0
     removed = [Path(each["path"]) for each in lines_of(text) if each["event"] == "removed"]
     assert {path.name for path in removed} == {"backup-dealer-1-1.zip", "backup-dealer-3-1.zip"}
@@ -158,13 +190,12 @@ async def test_one_account_keeps_its_newest_too(
         (["--accounts", "{accounts}", "--sha256", "0" * 64], "not with --accounts"),
         (["--accounts", "{accounts}", "--keep", "0"], "--keep"),
         (["--accounts", "{accounts}", "--jobs", "0"], "--jobs"),
-        (["--account", "dealer-1"], "--account goes with --accounts"),
     ],
 )
 async def test_wrong_usage_is_exit_code_2_and_nothing_is_sent(
     sandbox: Sandbox,
     accounts: Path,
-    common: dict[str, str],
+    here: Here,
     tmp_path: Path,
     words: list[str],
     problem: str,
@@ -176,13 +207,19 @@ async def test_wrong_usage_is_exit_code_2_and_nothing_is_sent(
         "accounts": accounts,
     }
     words = [word.format(**places) for word in words]
-    env = {**common, "AF10_BASE_URL": sandbox.base_url, "AF10_API_KEY": "k"}
-    env |= {"AF10_USERNAME": "u", "AF10_PASSWORD": "p"}
-    code, out, err = await run("backup", "owner", *words, "--out", str(tmp_path / "out"), env=env)
+    code, out, err = await here("backup", "owner", *words, "--out", str(tmp_path / "out"))
     assert (code, out) == (2, "")
     assert problem in err
     assert len(err.splitlines()) == 1
     assert not sandbox.requests
+
+
+async def test_the_name_of_an_account_without_a_file_of_them_is_wrong_usage(
+    tmp_path: Path,
+) -> None:
+    code, _, err = await run("backup", "owner", "--account", "a", "--out", str(tmp_path))
+    assert code == 2
+    assert "--account goes with --accounts" in err
 
 
 async def test_without_an_address_for_callbacks_it_is_said_once(
@@ -258,13 +295,32 @@ async def listening_ports(pid: int) -> list[int]:
     return [each.laddr.port for each in found if each.status == psutil.CONN_LISTEN]
 
 
-async def test_resume_refuses_a_key_that_is_of_none_of_these_accounts(
-    accounts: Path, common: dict[str, str], tmp_path: Path
+async def test_resume_goes_on_past_a_key_that_is_of_none_of_these_accounts(
+    sandbox: Sandbox,
+    accounts: Path,
+    here: Here,
+    common: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = ("resume", "x" * 48, "--accounts", str(accounts), "--out", str(tmp_path / "out"))
-    code, out, err = await run(*command, env=common)
-    assert (code, out) == (1, "")
-    assert "none of these accounts has a job under this key" in err
+    store = f"sqlite:{tmp_path / 'jobs.db'}"
+    monkeypatch.setenv("AF10_STORE", store)
+    tls: dict[str, Any] = {name: common[f"AF10_{name.upper()}"] for name in ("tls_cert", "tls_key")}
+    async with Fleet(accounts, store=store, **tls) as fleet:
+        job = fleet["dealer-1"].backup_owner()
+        await job
+        key = job.key
+        del job
+    out = tmp_path / "out"
+    where = ("--accounts", str(accounts), "--out", str(out), "--json")
+    code, text, _ = await here("resume", "x" * 48, key, *where)
+    lines = lines_of(text)
+    assert code == 1
+    errors = [each for each in lines if each["event"] == "error"]
+    assert ["none of these accounts has a job" in each["message"] for each in errors] == [True]
+    assert len(list(out.glob("dealer-1/*.zip"))) == 1
+    code, text, _ = await here("resume", "--all", *where)
+    assert (code, [each["event"] for each in lines_of(text)]) == (0, ["nothing"])
 
 
 # -- the table -----------------------------------------------------------------------------------
