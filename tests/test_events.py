@@ -148,8 +148,9 @@ async def test_a_start_whose_outcome_is_not_known_says_so(
 ) -> None:
     sandbox.faults.add(Fault.reset_after(on="start"), Fault.never())
     async with make_client(on_event=told) as af10:
+        await af10.authenticate()
         with pytest.raises(StartTimeoutError):
-            await af10.backup_owner(start_timeout=0.2).start()
+            await af10.backup_owner(start_timeout=0.5).start()
     (start,) = told.of(StartEnded)
     assert start.sent is not False
     assert isinstance(start.error, NetworkError)
