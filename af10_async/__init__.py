@@ -59,9 +59,10 @@ if _TYPE_CHECKING:
         UnsafeURLError,
     )
     from .events import JobEvent
-    from .fleet import Fleet, Outcome
+    from .fleet import Fleet
     from .jobs import Job
     from .models import Environment, Vehicle
+    from .outcomes import Outcome
     from .paging import Pages
     from .progress import Progress
     from .protocol.lifecycle import JobState
@@ -140,7 +141,7 @@ _WHERE = {
     "JobEvent": "events",
     "JobState": "protocol.lifecycle",
     "Orphan": "callback_server",
-    "Outcome": "fleet",
+    "Outcome": "outcomes",
     "Pages": "paging",
     "Progress": "progress",
     "RawResponse": "calls",

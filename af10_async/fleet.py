@@ -2,83 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import logging
 import os
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .accounts import Account, read_accounts
 from .callback_server import CallbackServer
 from .client import AF10Client, client_over
 from .download import RemoteFile, SavedFile
-from .errors import AF10Error, ClosedError, ConfigurationError, JobNotFoundError, SaveError
+from .errors import AF10Error, ClosedError, ConfigurationError, JobNotFoundError
 from .events import EventHandler
+from .job_operations import no_receiver, ticket_from
 from .job_services import Receiver
 from .jobs import Job
 from .limits import ConcurrencyLimit
-from .operations import no_receiver, ticket_from
+from .outcomes import CONCURRENCY, PATIENCE, Outcome, outcomes_of
 from .protocol.tickets import is_ticket
 from .resources import Resources
-from .retention import keep_newest, note_backup
+from .retention import keep_in
 from .runtime import Runtime
-from .shelter import ended, in_thread
+from .shelter import in_thread
 from .transport import HTTPClient
 
 if TYPE_CHECKING:
     from .settings import ConnectionSettings
 
-__all__ = ["Fleet", "Outcome"]
+__all__ = ["Fleet"]
 
 T = TypeVar("T")
-logger = logging.getLogger("af10_async.fleet")
 
 _NOBODY: dict[str, Any] = {"api_key": "x", "username": "x", "password": "x"}
-CONCURRENCY = 16
-"""How many accounts are worked on at a time."""
-PATIENCE = 300.0
-"""Seconds after which an account that is still not done no longer keeps others waiting."""
 MAX_REQUESTS = 100
 """Most requests of the whole fleet that are under way at a time."""
 MAX_REQUESTS_EACH = 16
 """Most of one account."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
-    """What came of one account: a result or an error."""
-
-    account: str
-    """Its name."""
-    seconds: float
-    """From its turn to its end."""
-    error: Exception | None = None
-    """Mostly an `AF10Error`; None when it went well."""
-    _result: T | None = field(default=None, repr=False)
-
-    @property
-    def ok(self) -> bool:
-        """Whether it went well."""
-        return self.error is None
-
-    @property
-    def result(self) -> T:
-        """The result.
-
-        Raises:
-            Exception: the error, when it did not go well.
-
-        """
-        if self.error is not None:
-            raise self.error
-        return self._result  # type: ignore[return-value]  # without an error there is one
 
 
 class Fleet:
@@ -344,7 +306,7 @@ class Fleet:
 
     # -- all at once -------------------------------------------------------------------------------
 
-    async def each(
+    def each(
         self,
         work: Callable[[AF10Client], Awaitable[T]],
         *,
@@ -375,38 +337,11 @@ class Fleet:
         for name in names:
             if name not in known:
                 raise KeyError(name)
-        turns = Turns(concurrency, patience)
-        outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
 
-        async def one(name: str) -> None:
-            async with turns.turn():
-                outcomes.put_nowait(await self._outcome(name, work))
+        async def one(name: str) -> T:
+            return await work(self[name])
 
-        tasks = [asyncio.create_task(one(name), name=f"af10_async {name}") for name in names]
-        for name, task in zip(names, tasks, strict=True):
-            task.add_done_callback(functools.partial(_tell_cancelled, outcomes, name))
-        try:
-            for _ in names:
-                yield await outcomes.get()
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                await ended(task)
-
-    async def _outcome(self, name: str, work: Callable[[AF10Client], Awaitable[T]]) -> Outcome[T]:
-        started = time.monotonic()
-        try:
-            result = await work(self[name])
-        except Exception as error:  # whatever it is, the others go on
-            return Outcome(name, time.monotonic() - started, error)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            inner = AF10Error("what was done for it was cancelled from within")
-            return Outcome(name, time.monotonic() - started, inner)
-        return Outcome(name, time.monotonic() - started, None, result)
+        return outcomes_of(names, one, concurrency=concurrency, patience=patience)
 
     @overload
     def backup_owner(
@@ -460,88 +395,12 @@ class Fleet:
             if save_to is None:
                 return file
             assert client.name is not None  # a fleet's clients have names
-            return await save_in(Path(save_to) / client.name, file, keep, client, self._runtime)
+            saved = await file.save(f"{Path(save_to) / client.name}/")
+            if keep is not None:
+                await keep_in(saved, keep, client.account, self._runtime.now())
+            return saved
 
         return self.each(back_up, concurrency=concurrency, patience=patience, accounts=accounts)
-
-
-async def save_in(
-    folder: Path, file: RemoteFile, keep: int | None, client: AF10Client, runtime: Runtime
-) -> SavedFile:
-    """Save a backup among those of its account, and remove what is too old."""
-    saved = await file.save(f"{folder}/")
-
-    if keep is not None:
-        await keep_in(folder, saved, keep, client, runtime.now())
-    return saved
-
-
-async def keep_in(
-    folder: Path, saved: SavedFile, keep: int, client: AF10Client, now: float
-) -> list[Path]:
-    """Note a backup as the newest of its account, and remove what is too old there.
-
-    When that fails, the backup is there all the same: it is a warning in the log.
-    """
-
-    def tidy() -> list[Path]:
-        note_backup(folder, saved, now, client.account)
-        return keep_newest(folder, keep, client.account)
-
-    try:
-        return await in_thread(tidy)
-    except SaveError as error:
-        logger.warning("older backups were not removed: %s", error.message)
-        return []
-
-
-def _tell_cancelled(
-    outcomes: asyncio.Queue[Outcome[Any]], name: str, task: asyncio.Task[None]
-) -> None:
-    """One whose work cancelled its own task has an outcome, too."""
-    if task.cancelled():
-        outcomes.put_nowait(Outcome(name, 0.0, AF10Error("what was done for it was cancelled")))
-
-
-class Turns:
-    """So many at a time, except for those who take too long."""
-
-    def __init__(self, many: int, patience: float) -> None:
-        self._slots = asyncio.Semaphore(many)
-        self._patience = patience
-
-    def turn(self) -> _Turn:
-        """A block of which so many may run at a time."""
-        return _Turn(self._slots, self._patience)
-
-
-class _Turn:
-    def __init__(self, slots: asyncio.Semaphore, patience: float) -> None:
-        self._slots = slots
-        self._patience = patience
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_held = False
-
-    async def __aenter__(self) -> None:
-        await self._slots.acquire()
-        self._is_held = True
-        if self._patience < float("inf"):
-            self._timer = asyncio.get_running_loop().call_later(self._patience, self._give_back)
-
-    def _give_back(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            self._slots.release()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._give_back()
 
 
 def _checked_accounts(

@@ -21,8 +21,9 @@ from typing import Any
 
 from .download import SavedFile
 from .errors import ConfigurationError, SaveError
+from .shelter import in_thread
 
-__all__ = ["keep_newest", "note_backup"]
+__all__ = ["keep_in", "keep_newest", "note_backup"]
 
 logger = logging.getLogger("af10_async.retention")
 
@@ -93,6 +94,24 @@ def keep_newest(folder: str | os.PathLike[str], count: int, account: str = "") -
         gone = {path.name for path in removed}
         _write(folder, [each for each in good if each.name not in gone])
         return removed
+
+
+async def keep_in(saved: SavedFile, keep: int, account: str, now: float) -> list[Path]:
+    """Note a backup as the newest of its account in its folder, and remove what is too old there.
+
+    When that fails, the backup is there all the same: it is a warning in the log.
+    """
+    folder = saved.path.parent
+
+    def tidy() -> list[Path]:
+        note_backup(folder, saved, now, account)
+        return keep_newest(folder, keep, account)
+
+    try:
+        return await in_thread(tidy)
+    except SaveError as error:
+        logger.warning("older backups were not removed: %s", error.message)
+        return []
 
 
 def _is_good(folder: Path, entry: _Entry) -> bool:

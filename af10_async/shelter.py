@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -42,15 +42,22 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 async def ended(task: asyncio.Task[Any]) -> None:
     """Cancel a task, and wait for its end, also when we are cancelled; nobody wants its result."""
-    task.cancel()
+    await all_ended([task])
+
+
+async def all_ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """The same for several, which end side by side."""
+    for task in tasks:
+        task.cancel()
     is_cancelled = False
-    while not task.done():
+    while left := [task for task in tasks if not task.done()]:
         try:
-            await asyncio.wait([task])
+            await asyncio.wait(left)
         except asyncio.CancelledError:
             is_cancelled = True
-    if not task.cancelled():
-        task.exception()
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
     if is_cancelled:
         raise asyncio.CancelledError
 

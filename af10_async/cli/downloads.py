@@ -19,8 +19,8 @@ from .. import (
     SavedFile,
     UnexpectedPayloadError,
 )
-from ..fleet import keep_in
 from ..protocol.addresses import check_file_url
+from ..retention import keep_in
 from ..settings import StoreSettings
 from .arguments import UsageError
 from .context import Context, UnderWay
@@ -69,7 +69,7 @@ async def keep_newest(
 ) -> None:
     """Remove older backups of the account, when so many are to be kept."""
     if many is not None and isinstance(saved, SavedFile):
-        output.removed(await keep_in(saved.path.parent, saved, many, client, time.time()))
+        output.removed(await keep_in(saved, many, client.account, time.time()))
 
 
 async def resume(arguments: argparse.Namespace, context: Context) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import AF10Client, AF10Error, Fleet, Job, JobNotFoundError
-from ..fleet import PATIENCE, Turns
+from ..outcomes import PATIENCE, Turns
 from ..settings import StoreSettings
 from .arguments import UsageError
 from .context import Context, UnderWay
