@@ -447,7 +447,10 @@ async def test_a_save_can_be_cancelled_at_every_turn_of_the_loop(
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        assert [path.read_bytes() for path in visible(folder)] in ([], [expected])
+        found = [path.read_bytes() for path in visible(folder)]
+        assert found in ([], [expected])
+        if found:
+            continue  # it was done before so many turns
         saved = await file.save(folder)
         assert saved.path.read_bytes() == expected
         assert list(folder.iterdir()) == [saved.path]
