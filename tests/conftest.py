@@ -14,11 +14,16 @@ from typing import Any
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
 
 from af10_async import AF10Client, RetryPolicy
 from af10_async.sandbox import Sandbox
 
 logging.getLogger("asyncio").setLevel(logging.INFO)
+
+# No test measures time. In a fresh clone hypothesis begins with making its tables of characters.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @dataclass(frozen=True)
