@@ -264,13 +264,18 @@ class Fleet:
             raise no_receiver()
         return self._receiver.public_url
 
-    async def unfinished(self) -> AsyncGenerator[tuple[str, Job[Any]], None]:
-        """The unfinished jobs of all accounts, each with the account's name.
+    async def unfinished(
+        self, *, accounts: Iterable[str] | None = None
+    ) -> AsyncGenerator[tuple[str, Job[Any]], None]:
+        """The unfinished jobs of all accounts, or of those named, each with the account's name.
 
         See `AF10Client.unfinished`. Accounts whose settings cannot be used are passed over.
         """
         self._check_entered()
+        wanted = None if accounts is None else set(accounts)
         for name, client in self._clients.items():
+            if wanted is not None and name not in wanted:
+                continue
             async for job in client.unfinished():
                 yield name, job
 

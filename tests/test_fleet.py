@@ -287,6 +287,8 @@ async def test_unfinished_jobs_are_found_with_their_accounts(
                 assert (await fleet.owner_of(key)).name == name
         with pytest.raises(JobNotFoundError):
             await fleet.owner_of("x" * 48)
+        some = [name async for name, _ in fleet.unfinished(accounts=[NAMES[1], "nobody"])]
+        assert some == [NAMES[1]]
         found = {name: job async for name, job in fleet.unfinished()}
         assert {name: job.key for name, job in found.items()} == keys
         for name, job in found.items():

@@ -84,7 +84,7 @@ async def resume(arguments: argparse.Namespace, context: Context) -> None:
                 error.key = key
                 context.failed(error)
         if arguments.all:
-            found = [(name, job) async for name, job in fleet.unfinished() if name in names]
+            found = [each async for each in fleet.unfinished(accounts=names)]
         context.attempts = len(found)
         await _take_up(found, out, arguments, context)
     _note_failures(context)
@@ -115,9 +115,12 @@ async def _take_up(
                 except AF10Error as error:
                     context.failed(error, download, output)
 
-        async with asyncio.TaskGroup() as group:
-            for title, (name, job) in zip(titles, found, strict=True):
-                group.create_task(one(title, name, job))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for title, (name, job) in zip(titles, found, strict=True):
+                    group.create_task(one(title, name, job))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
 
 def _note_failures(context: Context) -> None:
