@@ -239,10 +239,9 @@ def fitted(value: Any, model: type[T]) -> tuple[str | None, T]:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
         said = "no known kind" if first["type"] in _TELLS_VALUES else first["msg"]
-        problem = f"does not fit {_name_of(model)}: {where}: {said}"
-        return problem + (
-            f" (and {error.error_count() - 1} more)" * (error.error_count() > 1)
-        ), value
+        more = error.error_count() - 1
+        others = f" (and {more} more)" if more else ""
+        return f"does not fit {_name_of(model)}: {where}: {said}{others}", value
 
 
 def checked_model(model: Any) -> None:

@@ -204,6 +204,8 @@ class Fleet:
             self._clients[name] = await self._stack.enter_async_context(client)
         except ConfigurationError as error:
             self._broken[name] = ConfigurationError(f"account {name}: {error.message}")
+        except AF10Error as error:
+            self._broken[name] = error
         except Exception as error:  # whatever it is, the others go on
             self._broken[name] = _unusable(name, error)
 

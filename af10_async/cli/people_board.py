@@ -43,7 +43,6 @@ class _Row:
     began: float | None = None
     ended: float | None = None
     progress: Progress | None = None
-    size: int | None = None
     note: str = ""
 
     @property
