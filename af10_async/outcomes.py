@@ -123,16 +123,26 @@ class _Turn:
         self._timer: asyncio.TimerHandle | None = None
         self._is_held = False
 
-    async def __aenter__(self) -> None:
+    async def take(self) -> None:
+        """Wait for it."""
         await self._slots.acquire()
         self._is_held = True
         if self._patience < float("inf"):
-            self._timer = asyncio.get_running_loop().call_later(self._patience, self._give_back)
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._release)
 
-    def _give_back(self) -> None:
+    def give_back(self, _: object = None) -> None:
+        """Leave it to the next; also as what is called when a task is done."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._release()
+
+    def _release(self) -> None:
         if self._is_held:
             self._is_held = False
             self._slots.release()
+
+    async def __aenter__(self) -> None:
+        await self.take()
 
     async def __aexit__(
         self,
@@ -140,6 +150,4 @@ class _Turn:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._give_back()
+        self.give_back()

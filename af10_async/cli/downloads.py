@@ -19,6 +19,7 @@ from .. import (
     SavedFile,
     UnexpectedPayloadError,
 )
+from ..outcomes import PATIENCE, Turns
 from ..protocol.addresses import check_file_url
 from ..retention import keep_in
 from ..settings import StoreSettings
@@ -83,13 +84,14 @@ async def resume(arguments: argparse.Namespace, context: Context) -> None:
     out = await destination(arguments, is_folder=True, several=len(keys) != 1)
     async with client:
         named = [client.job(key) for key in keys]
-        slots = asyncio.Semaphore(arguments.jobs)
+        turns = Turns(arguments.jobs, PATIENCE)
         try:
             async with asyncio.TaskGroup() as group:
                 async for job in _each(named) if named else client.unfinished():
-                    await slots.acquire()
+                    turn = turns.turn()
+                    await turn.take()
                     task = group.create_task(_resume_one(job, out, arguments, context))
-                    task.add_done_callback(lambda _: slots.release())
+                    task.add_done_callback(turn.give_back)
                     context.attempts += 1
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
