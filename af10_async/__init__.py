@@ -46,6 +46,7 @@ if _TYPE_CHECKING:
         NetworkError,
         NotFoundError,
         PortInUseError,
+        PublicURLError,
         RateLimitError,
         RequestTimeoutError,
         SaveError,
@@ -56,6 +57,8 @@ if _TYPE_CHECKING:
         TargetExistsError,
         TLSError,
         UnexpectedPayloadError,
+        UnreachableError,
+        UnreachableProblem,
         UnsafeURLError,
     )
     from .events import JobEvent
@@ -110,6 +113,7 @@ __all__ = [
     "Pages",
     "PortInUseError",
     "Progress",
+    "PublicURLError",
     "RateLimitError",
     "RawResponse",
     "RemoteFile",
@@ -125,6 +129,8 @@ __all__ = [
     "TargetExistsError",
     "TLSError",
     "UnexpectedPayloadError",
+    "UnreachableError",
+    "UnreachableProblem",
     "UnsafeURLError",
     "Vehicle",
 ]

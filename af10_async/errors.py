@@ -37,7 +37,9 @@ AF10Error
 │       └── DiskFullError         no space left
 ├── StoreError                    the store could not keep or find a job
 └── CallbackServerError           the callback server could not do its work
-    └── PortInUseError            its port is taken
+    ├── PortInUseError            its port is taken
+    ├── PublicURLError            it has no public address, or none for now
+    └── UnreachableError          a request to its public address does not arrive
 ```
 
 Every error says in `str()` what happened and what to do next, and carries `key` (of the job it
@@ -50,6 +52,7 @@ No error text holds credentials, tokens, secrets or payload URLs.
 from __future__ import annotations
 
 import copy
+from enum import StrEnum
 from typing import Self
 
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
     "NetworkError",
     "NotFoundError",
     "PortInUseError",
+    "PublicURLError",
     "RateLimitError",
     "RequestTimeoutError",
     "SaveError",
@@ -89,6 +93,8 @@ __all__ = [
     "TLSError",
     "TargetExistsError",
     "UnexpectedPayloadError",
+    "UnreachableError",
+    "UnreachableProblem",
     "UnsafeURLError",
 ]
 
@@ -422,3 +428,56 @@ class CallbackServerError(AF10Error):
 
 class PortInUseError(CallbackServerError):
     """Something else listens on the port that the callback server should use."""
+
+
+class PublicURLError(CallbackServerError):
+    """There is no public address: a tunnel did not start, or is gone for now (then `retryable`)."""
+
+
+class UnreachableProblem(StrEnum):
+    """Which link between AF10 and the callback server is broken."""
+
+    NAME_NOT_FOUND = "name_not_found"
+    """Its name has no address."""
+    CONNECTION_REFUSED = "connection_refused"
+    """Nothing listens there, or the way there is closed."""
+    TIMEOUT = "timeout"
+    """No answer in time."""
+    NOT_HTTPS = "not_https"
+    """What listens there speaks plain http, or no TLS that anybody understands."""
+    UNTRUSTED_CERTIFICATE = "untrusted_certificate"
+    """Its certificate is not signed by an authority that is trusted, or the chain is incomplete."""
+    WRONG_HOST = "wrong_host"
+    """Its certificate is for another name."""
+    EXPIRED_CERTIFICATE = "expired_certificate"
+    """Its certificate is not valid any more, or not yet."""
+    OTHER_SERVER = "other_server"
+    """Somebody else answered."""
+    LOST_PREFIX = "lost_prefix"
+    """It arrived here, but under another path."""
+    OTHER_RECEIVER = "other_receiver"
+    """A callback server with the same callback secret answered, which keeps its jobs elsewhere."""
+
+
+class UnreachableError(CallbackServerError):
+    """What was sent to the public address did not arrive at this callback server."""
+
+    problem: UnreachableProblem
+    """Which link is broken."""
+    url: str
+    """The public address that was tried."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        problem: UnreachableProblem = UnreachableProblem.OTHER_SERVER,
+        url: str = "",
+        key: str | None = None,
+        step: str | None = None,
+        sent: bool | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
+        self.problem = problem
+        self.url = url
