@@ -14,7 +14,8 @@ from ._version import __version__
 
 if _TYPE_CHECKING:
     from .accounts import Account
-    from .callback_server import CallbackServer, Orphan
+    from .callback_receiver import CallbackReceiver, Orphan
+    from .callback_server import CallbackServer
     from .calls import RawResponse
     from .client import AF10Client
     from .download import CopiedFile, RemoteFile, SavedFile, Sink
@@ -70,6 +71,8 @@ if _TYPE_CHECKING:
     from .progress import Progress
     from .protocol.lifecycle import JobState
     from .protocol.retry import RetryPolicy
+    from .public_url import PublicURL
+    from .reachability import Reached
 
 __all__ = [
     "__version__",
@@ -79,6 +82,7 @@ __all__ = [
     "APIError",
     "AuthenticationError",
     "BadResponseError",
+    "CallbackReceiver",
     "CallbackServer",
     "CallbackServerError",
     "CallbackTimeoutError",
@@ -113,9 +117,11 @@ __all__ = [
     "Pages",
     "PortInUseError",
     "Progress",
+    "PublicURL",
     "PublicURLError",
     "RateLimitError",
     "RawResponse",
+    "Reached",
     "RemoteFile",
     "RequestTimeoutError",
     "RetryPolicy",
@@ -138,6 +144,7 @@ __all__ = [
 _WHERE = {
     "Account": "accounts",
     "AF10Client": "client",
+    "CallbackReceiver": "callback_receiver",
     "CallbackServer": "callback_server",
     "CopiedFile": "download",
     "Downloader": "downloader",
@@ -146,11 +153,13 @@ _WHERE = {
     "Job": "jobs",
     "JobEvent": "events",
     "JobState": "protocol.lifecycle",
-    "Orphan": "callback_server",
+    "Orphan": "callback_receiver",
     "Outcome": "outcomes",
     "Pages": "paging",
     "Progress": "progress",
+    "PublicURL": "public_url",
     "RawResponse": "calls",
+    "Reached": "reachability",
     "RemoteFile": "download",
     "RetryPolicy": "protocol.retry",
     "SavedFile": "download",

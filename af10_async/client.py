@@ -8,16 +8,17 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from .callback_server import CallbackServer, Orphan, OrphanHandler
+from .callback_receiver import CallbackReceiver, Orphan, OrphanHandler
 from .calls import QuickCalls
 from .download_source import MIN_SPEED, STALL_TIMEOUT, Fetcher, Limits
 from .downloader import DOWNLOAD_TIMEOUT, checked_seconds, host_names
 from .errors import ClosedError, ConfigurationError
 from .events import EventHandler, Events
+from .job_operations import no_receiver
 from .job_services import Services
 from .limits import PER_ACCOUNT
 from .operations import Operations
@@ -29,6 +30,9 @@ from .resources import RETRY_BURST, RETRY_RATE, Resources
 from .runtime import Runtime
 from .transport import HTTPClient, Transport
 from .waits import Waits
+
+if TYPE_CHECKING:
+    from .reachability import Reached
 
 __all__ = ["AF10Client"]
 
@@ -49,21 +53,25 @@ class AF10Client(Operations):
         password: The password (`AF10_PASSWORD`).
         organization_name: The organization, where AF10 asks for it (`AF10_ORGANIZATION_NAME`).
         public_url: The https address under which AF10 reaches the callback server
-            (`AF10_PUBLIC_URL`); goes with `listen_port`. Not needed when the server has a
-            certificate and AF10 reaches it directly.
+            (`AF10_PUBLIC_URL`); goes with `listen_port`. Or the tunnel that leads to it: `ngrok`,
+            `ngrok-agent`, `cloudflared`. Not needed when the server has a certificate and AF10
+            reaches it directly.
         listen_host: The address that the callback server binds (`AF10_LISTEN_HOST`).
         listen_port: Its port (`AF10_LISTEN_PORT`); any free one when not given.
         tls_cert: A PEM file with the callback server's certificate chain (`AF10_TLS_CERT`).
         tls_key: A PEM file with its private key (`AF10_TLS_KEY`).
         ca_file: A PEM file with certificates to trust beside the usual ones (`AF10_CA_FILE`).
+        trusted_proxies: Addresses or networks of the proxies in front (`AF10_TRUSTED_PROXIES`, with
+            commas): only what they say of where a callback comes from is believed.
         callback_secret: What the job keys are signed with (`AF10_CALLBACK_SECRET`); at random, and
             kept where the jobs are kept, when not given.
         store: Where jobs are kept (`AF10_STORE`): `memory:`, `sqlite:PATH`, `redis://…` or
             `valkey://…`. With a store that processes share and a `public_url` but no `listen_port`,
             another process receives the callbacks (`af10 receive`), and this one only waits.
-        callback_server: A server of your own that is running, perhaps shared by many clients; it
-            replaces the six arguments from `public_url` to `tls_key`, `callback_secret` and
-            `store`, and is left running.
+        preflight: On entry, see whether the public address leads here (`check_reachable`).
+        callback_server: A server of your own that is running, perhaps shared by many clients, or a
+            `CallbackReceiver` inside an app of yours; it replaces the arguments from `public_url`
+            to `tls_key`, and from `trusted_proxies` to `store`, and is left running.
         http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of your own; it is used for
             everything and left open. Its own proxies, certificates and limits then count, and the
             addresses that the names of files lead to are not checked.
@@ -93,6 +101,8 @@ class AF10Client(Operations):
     Raises:
         ConfigurationError: a value is missing or malformed; nothing was sent.
         PortInUseError: on entry, when the callback server's port is taken.
+        PublicURLError: on entry, when a tunnel gives no address.
+        UnreachableError: on entry with `preflight`, when callbacks would not arrive.
 
     """
 
@@ -110,9 +120,11 @@ class AF10Client(Operations):
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         ca_file: str | os.PathLike[str] | None = None,
+        trusted_proxies: Sequence[str] | None = None,
         callback_secret: str | None = None,
         store: str | None = None,
-        callback_server: CallbackServer | None = None,
+        preflight: bool = False,
+        callback_server: CallbackReceiver | None = None,
         http_client: HTTPClient | None = None,
         on_orphan: OrphanHandler | None = None,
         timeout: float = REQUEST_TIMEOUT,
@@ -144,9 +156,11 @@ class AF10Client(Operations):
             tls_cert=tls_cert,
             tls_key=tls_key,
             ca_file=ca_file,
+            trusted_proxies=trusted_proxies,
             callback_secret=callback_secret,
             store=store,
         )
+        self._preflight = preflight
         self._credentials = Credentials(
             self._settings.api_key.get_secret_value(),
             self._settings.username.get_secret_value(),
@@ -217,6 +231,8 @@ class AF10Client(Operations):
         self._stack = AsyncExitStack()
         try:
             self._parts = await self._assemble(self._stack)
+            if self._preflight:
+                await self.check_reachable()
         except BaseException:
             await self._stack.aclose()
             raise
@@ -340,6 +356,30 @@ class AF10Client(Operations):
         """The public https address at which callbacks arrive; None when there is none."""
         receiver = self.open_parts().services.receiver
         return receiver.public_url if receiver else None
+
+    async def check_reachable(self, *, timeout: float = 10.0) -> Reached:
+        """Ask the public address for a fresh nonce, and see whether it arrives at the receiver.
+
+        What `ca_file` holds is trusted beside the usual authorities.
+
+        Args:
+            timeout: Seconds for all of it.
+
+        Raises:
+            UnreachableError: callbacks would not arrive; says which link is broken (`problem`), and
+                what to do.
+            PublicURLError: a tunnel is down for now.
+            ConfigurationError: there is neither a public address nor a certificate.
+
+        """
+        from .reachability import check_reachable
+
+        receiver = self.open_parts().services.receiver
+        if receiver is None:
+            raise no_receiver()
+        return await check_reachable(
+            receiver, timeout=timeout, ca_file=self._settings.ca_file, runtime=self._runtime
+        )
 
     async def authenticate(self) -> None:
         """Make sure that there is a good token. Every call does so by itself.

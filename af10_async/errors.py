@@ -94,7 +94,6 @@ __all__ = [
     "TargetExistsError",
     "UnexpectedPayloadError",
     "UnreachableError",
-    "UnreachableProblem",
     "UnsafeURLError",
 ]
 
@@ -455,6 +454,8 @@ class UnreachableProblem(StrEnum):
     """Somebody else answered."""
     LOST_PREFIX = "lost_prefix"
     """It arrived here, but under another path."""
+    LOST_QUERY = "lost_query"
+    """It arrived here, but without its query."""
     OTHER_RECEIVER = "other_receiver"
     """A callback server with the same callback secret answered, which keeps its jobs elsewhere."""
 

@@ -168,6 +168,9 @@ class CallbackReceived:
     is_orphan: bool
     """Whether the store knows no job under this key."""
     trace: str | None = None
+    sender: str | None = None
+    """The address that it came from, as far as trusted proxies tell; None when that is not known,
+    because it was kept later than it came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

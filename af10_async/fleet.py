@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .accounts import Account, read_accounts
-from .callback_server import CallbackServer
+from .callback_receiver import CallbackReceiver
 from .client import AF10Client, client_over
 from .download import RemoteFile, SavedFile
 from .errors import AF10Error, ClosedError, ConfigurationError, JobNotFoundError
@@ -30,6 +30,7 @@ from .shelter import in_thread
 from .transport import HTTPClient
 
 if TYPE_CHECKING:
+    from .reachability import Reached
     from .settings import ConnectionSettings
 
 __all__ = ["Fleet"]
@@ -63,8 +64,10 @@ class Fleet:
         tls_cert: As for `AF10Client`.
         tls_key: As for `AF10Client`.
         ca_file: As for `AF10Client`; an account may have its own.
+        trusted_proxies: As for `AF10Client`.
         callback_secret: As for `AF10Client`.
         store: As for `AF10Client`.
+        preflight: On entry, see whether the public address leads here.
         callback_server: A server of your own that is running; left running.
         http_client: An HTTP client of your own for all accounts; left open.
         max_requests: Most requests to AF10 that are under way at a time, of all accounts.
@@ -90,9 +93,11 @@ class Fleet:
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         ca_file: str | os.PathLike[str] | None = None,
+        trusted_proxies: Sequence[str] | None = None,
         callback_secret: str | None = None,
         store: str | None = None,
-        callback_server: CallbackServer | None = None,
+        preflight: bool = False,
+        callback_server: CallbackReceiver | None = None,
         http_client: HTTPClient | None = None,
         max_requests: int = MAX_REQUESTS,
         max_requests_each: int = MAX_REQUESTS_EACH,
@@ -110,9 +115,11 @@ class Fleet:
             tls_cert=tls_cert,
             tls_key=tls_key,
             ca_file=ca_file,
+            trusted_proxies=trusted_proxies,
             callback_secret=callback_secret,
             store=store,
         )
+        self._preflight = preflight
         self._accounts = _checked_accounts(accounts)
         self._runtime = runtime or Runtime()
         self._limit = ConcurrencyLimit(max_requests)
@@ -156,7 +163,7 @@ class Fleet:
     def _make_resources(
         self,
         settings: ConnectionSettings,
-        callback_server: CallbackServer | None,
+        callback_server: CallbackReceiver | None,
         http_client: HTTPClient | None,
         on_event: EventHandler | Sequence[EventHandler] | None,
     ) -> Resources:
@@ -179,6 +186,8 @@ class Fleet:
             resources = await self._stack.enter_async_context(self._resources())
             await resources.enter_server(self._stack)
             self._receiver = resources.receiver
+            if self._preflight:
+                await self.check_reachable()
             # The keyring of the system may ask somebody, or take its time.
             found = await in_thread(lambda: [_resolved(each) for each in self._accounts])
             for account, arguments in zip(self._accounts, found, strict=True):
@@ -252,6 +261,14 @@ class Fleet:
             raise ClosedError("enter the fleet first: `async with fleet:`", sent=False)
         raise KeyError(name)
 
+    async def check_reachable(self, *, timeout: float = 10.0) -> Reached:
+        """As `AF10Client.check_reachable`, for the address that all accounts share."""
+        from .reachability import check_reachable
+
+        return await check_reachable(
+            self._entered_receiver(), timeout=timeout, ca_file=self._ca_file, runtime=self._runtime
+        )
+
     @property
     def callback_url(self) -> str:
         """The public https address at which the callbacks of all accounts arrive.
@@ -261,10 +278,7 @@ class Fleet:
             ConfigurationError: there is none, so no job can be started.
 
         """
-        self._check_entered()
-        if self._receiver is None:
-            raise no_receiver()
-        return self._receiver.public_url
+        return self._entered_receiver().public_url
 
     async def unfinished(
         self, *, accounts: Iterable[str] | None = None
@@ -280,6 +294,12 @@ class Fleet:
                 continue
             async for job in client.unfinished():
                 yield name, job
+
+    def _entered_receiver(self) -> Receiver:
+        self._check_entered()
+        if self._receiver is None:
+            raise no_receiver()
+        return self._receiver
 
     def _check_entered(self) -> None:
         if self._stack is None:

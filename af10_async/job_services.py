@@ -11,6 +11,7 @@ from .events import Events
 from .protocol import wire
 from .protocol.lifecycle import JobRecord
 from .protocol.retry import RetryPolicy
+from .receiving import Probed
 from .runtime import Runtime
 from .stores import Store
 from .transport import Departure
@@ -51,31 +52,12 @@ class Requester(Protocol):
 Listener = Callable[[JobRecord], bool]
 
 
-class Receiver(Protocol):
+class Receiver(Probed, Protocol):
     """Where the callbacks arrive."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a callback would be received."""
-        ...
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether another process receives them, so that this one cannot know that it does."""
-        ...
-
-    @property
-    def public_url(self) -> str:
-        """The https address at which they arrive, without prefix and key."""
-        ...
-
-    @property
-    def callback_secret(self) -> bytes:
-        """What the keys of its jobs are signed with."""
-        ...
-
-    def webhook_url(self, key: str) -> str:
-        """The address that AF10 calls for the job with this key."""
         ...
 
     def claim(self, key: str, listener: Listener) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
-from .callback_server import CallbackServer, RemoteReceiver, shared_secret
-from .errors import ClosedError
+from .callback_receiver import CallbackReceiver, RemoteReceiver, shared_secret
+from .callback_server import CallbackServer
+from .errors import ClosedError, PublicURLError
 from .events import EventHandler
 from .job_services import Receiver
 from .limits import ConcurrencyLimit
@@ -34,7 +35,7 @@ logger = logging.getLogger("af10_async.client")
 RETRY_RATE, RETRY_BURST = 50.0, 200.0
 """How many requests a second may be repetitions, of all that share these, and how many at once."""
 
-_warned: WeakSet[CallbackServer] = WeakSet()
+_warned: WeakSet[CallbackReceiver] = WeakSet()
 """Servers of which it was said that AF10 cannot reach them."""
 
 
@@ -46,7 +47,7 @@ class Resources:
         settings: ConnectionSettings,
         *,
         runtime: Runtime,
-        callback_server: CallbackServer | None = None,
+        callback_server: CallbackReceiver | None = None,
         http_client: HTTPClient | None = None,
         limit: ConcurrencyLimit | None = None,
         on_event: EventHandler | Sequence[EventHandler] | None = None,
@@ -61,7 +62,7 @@ class Resources:
         self._transports: dict[Path | None, Transport] = {}
         self.budget = RetryBudget(RETRY_RATE, RETRY_BURST)
         """Of all repetitions."""
-        self.server: CallbackServer | None = None
+        self.server: CallbackReceiver | None = None
         """The callback server, when it is in this process."""
         self.receiver: Receiver | None = None
         """Where callbacks arrive, here or elsewhere; None for nowhere."""
@@ -123,12 +124,15 @@ class Resources:
         server = self.server
         if server is None or is_near or server in _warned:
             return
-        if is_private_host(urlsplit(server.public_url).hostname or ""):
-            _warned.add(server)
-            logger.warning(
-                "AF10 is told to call back to %s, which is no public address: set AF10_PUBLIC_URL",
-                server.public_url,
-            )
+        with suppress(PublicURLError):  # a tunnel that is down for now leads to no such place
+            url = server.public_url
+            if is_private_host(urlsplit(url).hostname or ""):
+                _warned.add(server)
+                logger.warning(
+                    "AF10 is told to call back to %s, which is no public address: set"
+                    " AF10_PUBLIC_URL",
+                    url,
+                )
 
     async def _close_transports(self) -> None:
         async with AsyncExitStack() as stack:
@@ -140,27 +144,17 @@ class Resources:
         secret = await shared_secret(
             store, given.get_secret_value() if given else None, self._runtime
         )
-        assert self._settings.public_url is not None  # else nothing is received elsewhere
+        assert self._settings.fixed_url is not None  # else nothing is received elsewhere
         logger.info("callbacks are received by another process over the same store")
-        return RemoteReceiver(self._settings.public_url, secret)
+        return RemoteReceiver(self._settings.fixed_url, secret)
 
     def _make_store(self) -> Store:
         return open_store(self._settings.store.get_secret_value(), now=self._runtime.now)
 
-    def _make_server(self) -> CallbackServer | None:
+    def _make_server(self) -> CallbackReceiver | None:
         settings = self._settings
         listens = settings.public_url or settings.tls_cert
         if not listens or settings.receives_elsewhere:
             return None
-        secret = settings.callback_secret
-        return CallbackServer(
-            host=settings.listen_host,
-            port=settings.listen_port or 0,
-            public_url=settings.public_url,
-            tls_cert=settings.tls_cert,
-            tls_key=settings.tls_key,
-            store=self._make_store(),
-            callback_secret=secret.get_secret_value() if secret else None,
-            on_event=self._on_event,
-            runtime=self._runtime,
-        )
+        arguments = settings.server_arguments() | {"store": self._make_store()}
+        return CallbackServer(**arguments, on_event=self._on_event, runtime=self._runtime)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -25,6 +26,9 @@ from pydantic import (
 
 from .errors import ConfigurationError
 from .protocol.addresses import is_private_host
+from .protocol.forwarded import networks
+from .protocol.public_url import EXPECTED as PUBLIC_URL_EXPECTED
+from .protocol.public_url import read_public_url
 from .stores import is_store_url
 
 _SECRETS = ("api_key", "username", "password", "callback_secret", "store")
@@ -41,10 +45,20 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _https_url(value: str) -> str:
-    if urlsplit(value).scheme != "https":
-        raise ValueError("not https")
-    return _http_url(value)
+def _public_url(value: str) -> str:
+    found = read_public_url(value)
+    return found if isinstance(found, str) else value
+
+
+def _proxies(value: object) -> object:
+    """A variable is one text, with commas between the addresses."""
+    texts = value.split(",") if isinstance(value, str) else value
+    return [each.strip() for each in texts] if isinstance(texts, list) else texts
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    networks(value)
+    return value
 
 
 def _header_secret(value: SecretStr) -> SecretStr:
@@ -79,7 +93,8 @@ def _store_url(value: SecretStr) -> SecretStr:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies), AfterValidator(_networks)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 
@@ -131,11 +146,7 @@ class StoreSettings(BaseModel):
 class ReceiverSettings(StoreSettings):
     """The configuration of a callback server."""
 
-    public_url: HttpsUrl | None = _expected(
-        "the https address under which AF10 reaches the callback server, without a query, such as"
-        " https://hooks.example.com",
-        default=None,
-    )
+    public_url: PublicUrl | None = _expected(PUBLIC_URL_EXPECTED, default=None)
     listen_host: Name = _expected(
         "the address the callback server binds, such as 127.0.0.1 or 0.0.0.0", default="127.0.0.1"
     )
@@ -148,9 +159,32 @@ class ReceiverSettings(StoreSettings):
     tls_key: ReadableFile | None = _expected(
         "the path of a readable PEM file with the private key", default=None
     )
+    trusted_proxies: Proxies = _expected(
+        "addresses or networks of proxies, such as 127.0.0.1,10.0.0.0/8", default=()
+    )
     callback_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = _expected(
         "at least 16 characters that nobody can guess, the same on every replica", default=None
     )
+
+    @property
+    def fixed_url(self) -> str | None:
+        """The public address, unless it is a tunnel's."""
+        found = read_public_url(self.public_url) if self.public_url else None
+        return found if isinstance(found, str) else None
+
+    def server_arguments(self) -> dict[str, Any]:
+        """What a `CallbackServer` with these settings is made with."""
+        secret = self.callback_secret
+        return {
+            "host": self.listen_host,
+            "port": self.listen_port or 0,
+            "public_url": self.public_url,
+            "tls_cert": self.tls_cert,
+            "tls_key": self.tls_key,
+            "store": self.store.get_secret_value(),
+            "callback_secret": secret.get_secret_value() if secret else None,
+            "trusted_proxies": self.trusted_proxies,
+        }
 
     def _check_together(self, naming: Callable[[str], str]) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -177,11 +211,11 @@ class ConnectionSettings(ReceiverSettings):
         """
         listens = self.listen_port is not None or self.tls_cert is not None
         is_shared = self.store.get_secret_value() != "memory:"
-        return self.public_url is not None and not listens and is_shared
+        return self.fixed_url is not None and not listens and is_shared
 
     def _check_together(self, naming: Callable[[str], str]) -> None:
         super()._check_together(naming)
-        if self.public_url is None:
+        if self.fixed_url is None:
             return
         if self.listen_port is None and not self.receives_elsewhere:
             raise ConfigurationError(
@@ -206,9 +240,9 @@ class Settings(ConnectionSettings):
 
     def _check_together(self, naming: Callable[[str], str]) -> None:
         super()._check_together(naming)
-        if self.public_url is None:
+        if self.fixed_url is None:
             return
-        host, api_host = urlsplit(self.public_url).hostname, urlsplit(self.base_url).hostname
+        host, api_host = urlsplit(self.fixed_url).hostname, urlsplit(self.base_url).hostname
         if is_private_host(host or "") and not is_private_host(api_host or ""):
             raise ConfigurationError(
                 f"{naming('public_url')} is an address of this machine or of a private network,"

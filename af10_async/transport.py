@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -305,7 +306,7 @@ class Transport:
             _ours.reset(marker)
 
     def _make_client(self, backend: AsyncioBackend) -> httpx.AsyncClient:
-        context = _ssl_context(self._ca_file)
+        context = ssl_context(self._ca_file)
         return httpx.AsyncClient(
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
             headers={"user-agent": "af10_async", "accept": "*/*"},
@@ -351,7 +352,8 @@ def _is_traced(call: Call) -> bool:
     return call.method != "GET"
 
 
-def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+def ssl_context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
+    """What is trusted: the usual authorities, and those of `ca_file` (PEM)."""
     if ca_file is None:
         return _usual_ssl_context()
     context = httpx.create_ssl_context()

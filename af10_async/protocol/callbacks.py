@@ -2,8 +2,9 @@
 
 AF10 sends a plain GET to the webhook URL with `id=<secret uuid>` added (its own webhook page).
 Whether it appends `?id=` or `&id=`, after a trailing slash or not, and with which other
-parameters, is not documented: all of these are understood. The characters of key and id are
-strict, because both are stored and the id is sent on to AF10.
+parameters, is not documented: all of these are understood, and so are paths and ids that a proxy
+has percent-encoded (RFC 3986, section 6.2.2.2: the same address in other letters). The characters
+of key and id are strict, because both are stored and the id is sent on to AF10.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from .keys import KEY_PATTERN, is_genuine
+from .keys import KEY_PATTERN, is_genuine, is_probe
 
 MAX_TARGET_LENGTH = 4096
 """Longest request target that is read at all, in characters."""
@@ -32,6 +33,19 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """A request that one of us sent to see whether callbacks arrive."""
+
+    key: str
+    id: str | None
+    """None when it was lost on the way."""
+    path: str
+    """Where it arrived."""
+    is_at_home: bool
+    """Whether that is where callbacks are read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """Not a callback: the HTTP status to answer, and why (for the log; holds no input)."""
 
@@ -39,20 +53,44 @@ class Rejection:
     reason: str
 
 
+_NO_PATH = Rejection(404, "not a callback path")
+_NO_KEY = Rejection(404, "not a key of ours")
+
+
+def callback_prefixes(public_path: str, prefix: str) -> tuple[str, ...]:
+    """The paths under which keys stand, each with a slash at both ends.
+
+    A proxy in front may take the path of the public address off, or leave it on.
+    """
+    own = f"/{prefix}/" if prefix else "/"
+    return tuple(dict.fromkeys((own, f"{public_path.rstrip('/')}{own}")))
+
+
 def read_callback(
-    method: str, target: str, *, prefix: str, callback_secret: bytes
-) -> Callback | Rejection:
-    """Read the request line `method` and raw `target` (path and query, still percent-encoded)."""
+    method: str, target: str, *, prefixes: tuple[str, ...], callback_secret: bytes
+) -> Callback | Probe | Rejection:
+    """Read the request line `method` and raw `target` (path and query, still percent-encoded).
+
+    `prefixes` are the paths under which keys stand, as `callback_prefixes` makes them.
+    """
     if method != "GET":
         return Rejection(405, "only GET is understood")
-    start = f"/{prefix}/" if prefix else "/"
-    if len(target) > MAX_TARGET_LENGTH or not target.startswith(start):
-        return Rejection(404, "not a callback path")
-    path, _, query = _split(target[len(start) :])
-    key = path.removesuffix("/")
-    if not KEY_PATTERN.fullmatch(key) or not is_genuine(key, callback_secret):
-        return Rejection(404, "not a key of ours")
-    return _with_secret(key, query)
+    if len(target) > MAX_TARGET_LENGTH or not target.startswith("/"):
+        return _NO_PATH
+    path, _, query = _split(target)
+    if "%" in path:
+        path = unquote(path, errors="replace")
+    folder, _, key = path.removesuffix("/").rpartition("/")
+    if not KEY_PATTERN.fullmatch(key):
+        return _NO_KEY
+    is_at_home = f"{folder}/" in prefixes
+    is_ours = is_at_home and is_genuine(key, callback_secret)
+    if not is_ours and not is_probe(key, callback_secret):
+        return _NO_KEY if is_at_home else _NO_PATH
+    secret = _secret_in(query)
+    if not is_ours:
+        return Probe(key, secret if isinstance(secret, str) else None, path, is_at_home)
+    return Callback(key, secret) if isinstance(secret, str) else secret
 
 
 def _split(text: str) -> tuple[str, str, str]:
@@ -62,7 +100,7 @@ def _split(text: str) -> tuple[str, str, str]:
     return text[: found.start()], found.group(), text[found.end() :]
 
 
-def _with_secret(key: str, query: str) -> Callback | Rejection:
+def _secret_in(query: str) -> str | Rejection:
     try:
         secrets = {
             unquote(value, errors="strict")
@@ -78,4 +116,4 @@ def _with_secret(key: str, query: str) -> Callback | Rejection:
     secret = secrets.pop()
     if not _SECRET.fullmatch(secret):
         return Rejection(400, "the id has characters that no secret has, or a wrong length")
-    return Callback(key, secret)
+    return secret

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-from af10_async import callback_server as room
+from af10_async import callback_receiver as room
 from af10_async.callback_server import CallbackServer
 from af10_async.protocol.keys import make_key
 from af10_async.protocol.lifecycle import Event, JobRecord, Transition
@@ -164,7 +164,7 @@ def quick_store_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_keep_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("af10_async.callback_http._KEEP_ALIVE_SECONDS", 0.04)
+    monkeypatch.setattr("af10_async.callback_server.KEEP_ALIVE", 0.04)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from af10_async.protocol.callbacks import (
     MAX_TARGET_LENGTH,
     Callback,
     Rejection,
+    callback_prefixes,
     read_callback,
 )
 from af10_async.protocol.keys import make_key
@@ -22,7 +23,7 @@ OTHER = "11111111-2222-4333-8444-555555555555"
 
 
 def read(target: str, method: str = "GET", prefix: str = "hooks") -> Callback | Rejection:
-    return read_callback(method, target, prefix=prefix, callback_secret=SIGNER)
+    return read_callback(method, target, prefixes=callback_prefixes("", prefix), callback_secret=SIGNER)
 
 
 def status(found: Callback | Rejection) -> int:
@@ -67,6 +68,21 @@ def status(found: Callback | Rejection) -> int:
 )
 def test_the_id_is_found_wherever_af10_may_put_it(rest: str) -> None:
     assert read(f"/hooks/{KEY}{rest}") == Callback(KEY, ID)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/hooks/%{ord(KEY[0]):02X}{KEY[1:]}",
+        f"/hooks/{''.join(f'%{ord(each):02x}' for each in KEY)}",
+        f"/%68ooks/{KEY}",
+        f"/hooks/{KEY}%2F",
+    ],
+    ids=["one-letter", "all-letters", "prefix", "slash-at-the-end"],
+)
+def test_a_path_that_a_proxy_has_encoded_is_the_same_path(path: str) -> None:
+    """RFC 3986, section 6.2.2.2."""
+    assert read(f"{path}?id={ID}") == Callback(KEY, ID)
 
 
 @pytest.mark.parametrize("length", [1, 128])
@@ -156,7 +172,7 @@ def test_an_id_that_is_missing_ambiguous_or_odd_is_a_bad_request(rest: str) -> N
         f"/hooks/{KEY}//?id={ID}",
         f"/hooks//{KEY}?id={ID}",
         f"/hooks/{KEY}/more?id={ID}",
-        f"/hooks/%{ord(KEY[0]):02X}{KEY[1:]}?id={ID}",
+        f"/hooks/%25{ord(KEY[0]):02X}{KEY[1:]}?id={ID}",
         f"/hooks/../hooks/{KEY}?id={ID}",
         f"/hooks/?id={ID}",
         f"/hooks?id={ID}",
@@ -178,7 +194,7 @@ def test_an_id_that_is_missing_ambiguous_or_odd_is_a_bad_request(rest: str) -> N
         "two-slashes-after",
         "two-slashes-before",
         "deeper",
-        "percent-encoded-key",
+        "twice-encoded-key",
         "dot-dot",
         "no-key",
         "prefix-only",

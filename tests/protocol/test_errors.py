@@ -31,6 +31,10 @@ EXTRAS: dict[str, dict[str, object]] = {
     "JobTimeoutError": {"start_certain": True},
     "UnexpectedPayloadError": {"payload": {"rows": [1, 2]}},
     "DownloadRefusedError": {"status": 403, "retry_after": 1.5},
+    "UnreachableError": {
+        "problem": errors.UnreachableProblem.TIMEOUT,
+        "url": "https://hooks.example.com",
+    },
 }
 COMMON: dict[str, object] = {"key": "k" * 48, "step": "start", "sent": False, "retryable": True}
 

@@ -123,6 +123,7 @@ def test_every_setting_can_come_from_the_environment(
         "tls_cert": pem,
         "tls_key": pem,
         "ca_file": pem,
+        "trusted_proxies": "127.0.0.1, fd00::/8",
         "callback_secret": "sixteen letters!",
         "store": "memory:",
     }
