@@ -101,6 +101,8 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def _secret_in(query: str) -> str | Rejection:
+    if query.startswith("id=") and _SECRET.fullmatch(query, 3):
+        return query[3:]  # as AF10 sends it: the rest is for what others make of it
     try:
         secrets = {
             unquote(value, errors="strict")

@@ -59,8 +59,8 @@ def _made(random: bytes, purpose: bytes, callback_secret: bytes) -> str:
 def _is_signed(key: str, purpose: bytes, callback_secret: bytes) -> bool:
     if not KEY_PATTERN.fullmatch(key):
         return False
-    name, signature = key[:24].encode("ascii"), key[24:].encode("ascii")
-    return hmac.compare_digest(signature, _signature(name, purpose, callback_secret))
+    text = key.encode("ascii")
+    return hmac.compare_digest(text[24:], _signature(text[:24], purpose, callback_secret))
 
 
 def _signature(name: bytes, purpose: bytes, callback_secret: bytes) -> bytes:

@@ -10,9 +10,10 @@ answered, twice, forged, or after everybody stopped waiting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import assert_never
+from operator import attrgetter
+from typing import Any, assert_never
 
 MAX_SECRETS = 8
 """Most secrets of one job that wait to be tried, and most refused ones that are remembered.
@@ -237,7 +238,18 @@ def advance(record: JobRecord, event: Event) -> Transition:
     if isinstance(changed, Effect):
         return Transition(record, changed)
     step = CALLBACK_STEP if isinstance(event, CalledBack) else 1
-    return Transition(replace(changed, version=record.version + step), Effect.CHANGED)
+    # It was made just now, and nobody else has seen it: a second copy would only cost.
+    object.__setattr__(changed, "version", record.version + step)
+    return Transition(changed, Effect.CHANGED)
+
+
+_FIELDS = tuple(each.name for each in fields(JobRecord))
+_values = attrgetter(*_FIELDS)
+
+
+def _changed(record: JobRecord, **changes: Any) -> JobRecord:
+    """As `dataclasses.replace`, in half the time: a receiver does little else."""
+    return JobRecord(**{**dict(zip(_FIELDS, _values(record), strict=True)), **changes})
 
 
 def _next(record: JobRecord, event: Event) -> JobRecord | Effect:
@@ -267,7 +279,7 @@ def _next(record: JobRecord, event: Event) -> JobRecord | Effect:
 def _accepted(record: JobRecord) -> JobRecord | Effect:
     if record.start_certain or record.is_done:
         return Effect.UNCHANGED  # the callback overtook this answer
-    return replace(record, state=JobState.ACCEPTED, start_certain=True)
+    return _changed(record, state=JobState.ACCEPTED, start_certain=True)
 
 
 def _called_back(record: JobRecord, at: float, secret: str) -> JobRecord | Effect:
@@ -278,7 +290,7 @@ def _called_back(record: JobRecord, at: float, secret: str) -> JobRecord | Effec
     if len(record.secrets) >= MAX_SECRETS:
         return Effect.FULL
     # A job that had failed or expired comes to life again: the callback proves that it ran.
-    return replace(
+    return _changed(
         record,
         state=JobState.CALLED_BACK,
         start_certain=True,
@@ -297,14 +309,14 @@ def _secret_refused(record: JobRecord, secret: str) -> JobRecord | Effect:
     left = tuple(each for each in record.secrets if each != secret)
     state = JobState.CALLED_BACK if left else JobState.ACCEPTED
     refused = (*record.refused, secret)[-MAX_SECRETS:]
-    return replace(record, state=state, secrets=left, refused=refused)
+    return _changed(record, state=state, secrets=left, refused=refused)
 
 
 def _payload_received(record: JobRecord, event: PayloadReceived) -> JobRecord | Effect:
     if record.state is JobState.READY:
         is_fresher = event.secret in record.secrets and event.payload != record.payload
-        return replace(record, payload=event.payload) if is_fresher else Effect.UNCHANGED
-    return replace(
+        return _changed(record, payload=event.payload) if is_fresher else Effect.UNCHANGED
+    return _changed(
         record,
         state=JobState.READY,
         start_certain=True,
@@ -320,19 +332,19 @@ def _payload_received(record: JobRecord, event: PayloadReceived) -> JobRecord | 
 def _file_complete(record: JobRecord, file: FileOnDisk) -> JobRecord | Effect:
     if record.state is not JobState.READY or record.file == file:
         return Effect.UNCHANGED
-    return replace(record, file=file)
+    return _changed(record, file=file)
 
 
 def _collected(record: JobRecord, at: float) -> JobRecord | Effect:
     if not record.uncollected:
         return Effect.UNCHANGED
-    return replace(record, uncollected=False, expires_at=at + DONE_LIFETIME)
+    return _changed(record, uncollected=False, expires_at=at + DONE_LIFETIME)
 
 
 def _adopted(record: JobRecord, event: Adopted) -> JobRecord | Effect:
     if record.account is not None:
         return Effect.UNCHANGED
-    return replace(
+    return _changed(
         record,
         account=event.account,
         method=event.method,
@@ -346,4 +358,4 @@ def _ended(
 ) -> JobRecord | Effect:
     if record.is_done or record.secrets:
         return Effect.UNCHANGED  # a secret in hand is worth more than a refusal
-    return replace(record, state=state, failure=failure, expires_at=at + DONE_LIFETIME)
+    return _changed(record, state=state, failure=failure, expires_at=at + DONE_LIFETIME)

@@ -31,6 +31,8 @@ class Store(Protocol):
 
     is_shared: bool
     """Whether other processes can have the same records."""
+    is_immediate: bool
+    """Whether its methods never wait (but `changed`), so that no time needs to be kept."""
 
     async def open(self) -> None:
         """Make it usable; a second call does nothing."""

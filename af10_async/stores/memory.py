@@ -19,6 +19,7 @@ class MemoryStore:
     """
 
     is_shared = False
+    is_immediate = True
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now

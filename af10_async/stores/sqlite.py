@@ -57,6 +57,7 @@ class SqliteStore:
     """
 
     is_shared = True
+    is_immediate = False
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class ValkeyStore:
     """
 
     is_shared = True
+    is_immediate = False
 
     def __init__(
         self,
