@@ -9,19 +9,18 @@ answer 200. When the store fails, the answer is 503, so that nothing is acknowle
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from .callback_backlog import Backlog
-from .errors import ClosedError, ConfigurationError, StoreError
+from .callback_claims import Claims, Listener, Orphan, OrphanHandler
+from .errors import ClosedError, ConfigurationError
 from .events import CallbackReceived, EventHandler, Events
 from .protocol import keys, lifecycle
 from .protocol.answers import Answer, answer, proof
@@ -30,6 +29,7 @@ from .protocol.forwarded import Networks, came_in_the_clear, networks, sender
 from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
 from .public_url.fixed import FixedURL
 from .receiving import Incoming, ProbeArrival
+from .remote_receiver import DEFAULT_PREFIX, shared_secret, webhook_url
 from .runtime import Runtime
 from .stores import Store, open_store
 
@@ -43,63 +43,12 @@ __all__ = ["CallbackReceiver", "Orphan", "OrphanHandler"]
 
 logger = logging.getLogger("af10_async.callback_server")
 
-DEFAULT_PREFIX = "af10"
 ORPHAN_LIFETIME = 7 * 24 * 3600.0
 """Seconds that an orphan waits for somebody to adopt it."""
 STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
 SUMMARY_SECONDS = 60.0
 """Seconds between two lines in the log about requests that were turned away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A genuine callback that no living job of this process claims; `client.job(key)` adopts it."""
-
-    key: str
-    account: str | None
-    """Whose job it is, as far as the store knows."""
-
-
-OrphanHandler = Callable[[Orphan], Awaitable[object] | object]
-Listener = Callable[[JobRecord], bool]
-
-
-class RemoteReceiver:
-    """Stands for a receiver in another process over the same store.
-
-    Args:
-        public_url: The https address under which AF10 reaches it.
-        callback_secret: What keys are signed with.
-        prefix: The path in front of the keys.
-
-    """
-
-    is_running = True
-    is_elsewhere = True
-    keeps_elsewhere = True
-
-    def __init__(
-        self, public_url: str, callback_secret: bytes, prefix: str = DEFAULT_PREFIX
-    ) -> None:
-        self.public_url = public_url
-        self.callback_secret = callback_secret
-        self._prefix = prefix
-
-    def webhook_url(self, key: str) -> str:
-        """The address that AF10 calls for the job with this key."""
-        return _webhook_url(self.public_url, self._prefix, key)
-
-    def claim(self, key: str, listener: Listener) -> None:
-        """Nothing is heard here: the store tells of each change."""
-
-    def unclaim(self, key: str, listener: Listener) -> None:
-        """Nothing to take back."""
-
-    @contextmanager
-    def expecting(self, probe: str) -> Iterator[ProbeArrival]:
-        """It will not arrive in this process."""
-        yield ProbeArrival()
 
 
 class CallbackReceiver:
@@ -166,8 +115,9 @@ class CallbackReceiver:
         self._public_url: str | None = None
         self._life: AsyncExitStack | None = None
         self._takes_requests = False
-        self._orphan_handlers: list[OrphanHandler] = [on_orphan] if on_orphan else []
-        self._claims: dict[str, tuple[Listener, ...]] = {}
+        self._claims = Claims(self.store, self._do)
+        if on_orphan is not None:
+            self._claims.orphan_handlers.append(on_orphan)
         self._interruptions: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = Backlog(self._record, self._kept, self._runtime)
@@ -259,7 +209,7 @@ class CallbackReceiver:
 
     def webhook_url(self, key: str) -> str:
         """The address that AF10 calls for the job with this key."""
-        return _webhook_url(self.public_url, self._prefix, key)
+        return webhook_url(self.public_url, self._prefix, key)
 
     # -- inside an app -----------------------------------------------------------------------------
 
@@ -292,13 +242,11 @@ class CallbackReceiver:
 
     def claim(self, key: str, listener: Listener) -> None:
         """Show each change by a callback to `listener`, which says whether somebody claims it."""
-        self._claims[key] = (*self._claims.get(key, ()), listener)
+        self._claims.add(key, listener)
 
     def unclaim(self, key: str, listener: Listener) -> None:
         """Take a claim back, if there is one."""
-        left = tuple(each for each in self._claims.pop(key, ()) if each != listener)
-        if left:
-            self._claims[key] = left
+        self._claims.remove(key, listener)
 
     def attach(
         self, interrupt: Callable[[], Awaitable[None]], on_orphan: OrphanHandler | None
@@ -309,7 +257,7 @@ class CallbackReceiver:
         """
         self._interruptions.append(interrupt)
         if on_orphan is not None:
-            self._orphan_handlers.append(on_orphan)
+            self._claims.orphan_handlers.append(on_orphan)
 
     def detach(
         self, interrupt: Callable[[], Awaitable[None]], on_orphan: OrphanHandler | None
@@ -317,7 +265,7 @@ class CallbackReceiver:
         """Undo `attach`."""
         self._interruptions.remove(interrupt)
         if on_orphan is not None:
-            self._orphan_handlers.remove(on_orphan)
+            self._claims.orphan_handlers.remove(on_orphan)
 
     # -- whether it can be reached -----------------------------------------------------------------
 
@@ -436,32 +384,21 @@ class CallbackReceiver:
             )
 
     async def _record(self, callback: Callback) -> Transition:
+        if self.store.is_immediate:
+            return await self._put(callback)
         async with asyncio.timeout(STORE_TIMEOUT):
-            now = self._runtime.now()
-            known = await self.store.apply(callback.key, CalledBack(now, callback.secret))
-            if known is not None:
-                return known
-            record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
-            return await self.store.add_orphan(record)
+            return await self._put(callback)
+
+    async def _put(self, callback: Callback) -> Transition:
+        now = self._runtime.now()
+        known = await self.store.apply(callback.key, CalledBack(now, callback.secret))
+        if known is not None:
+            return known
+        record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
+        return await self.store.add_orphan(record)
 
     def _tell(self, record: JobRecord) -> None:
-        claims = [listener(record) for listener in self._claims.get(record.key, ())]
-        if not any(claims) and self._orphan_handlers:
-            self._do(self._tell_of_orphan(record))
-
-    async def _tell_of_orphan(self, record: JobRecord) -> None:
-        # Over a shared store, whoever waits for it may be elsewhere, and then has the lease.
-        try:
-            if record.account is not None and not await self.store.lease(record.key):
-                return
-        except StoreError as error:
-            logger.warning("whether job %s is an orphan is not known: %s", record.key, error)
-            return
-        self.store.release(record.key)
-        logger.warning("nobody waits for job %s: its callback is kept as an orphan", record.key)
-        orphan = Orphan(record.key, record.account)
-        handlers = (_call(handler, orphan) for handler in self._orphan_handlers)
-        await asyncio.gather(*handlers)
+        self._claims.tell(record)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -489,19 +426,6 @@ class _TurnedAway:
         logger.info("turned away: %s", told)
 
 
-async def shared_secret(store: Store, given: str | None, runtime: Runtime) -> bytes:
-    """What keys are signed with: as configured, or at random and kept with the jobs."""
-    if given is None:
-        return await store.callback_secret(runtime.random_bytes(32))
-    secret = given.encode()
-    if store.is_shared and await store.callback_secret(secret) != secret:
-        logger.warning(
-            "AF10_CALLBACK_SECRET is not what others over the same store sign keys with: callbacks"
-            " for jobs of theirs are turned away here, and the reverse"
-        )
-    return secret
-
-
 def _made_store(store: str | Store | None, runtime: Runtime) -> Store:
     if not isinstance(store, str | None):
         return store
@@ -509,19 +433,6 @@ def _made_store(store: str | Store | None, runtime: Runtime) -> Store:
         return open_store(store or "memory:", now=runtime.now)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-
-
-def _webhook_url(public_url: str, prefix: str, key: str) -> str:
-    return f"{public_url}/{prefix}/{key}" if prefix else f"{public_url}/{key}"
-
-
-async def _call(handler: OrphanHandler, orphan: Orphan) -> None:
-    try:
-        result = handler(orphan)
-        if inspect.isawaitable(result):
-            await result
-    except Exception:
-        logger.exception("on_orphan failed for job %s", orphan.key)
 
 
 def _checked_prefix(prefix: str) -> str:

@@ -11,12 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from .callback_receiver import (
-    DEFAULT_PREFIX,
-    CallbackReceiver,
-    Orphan,
-    OrphanHandler,
-)
+from .callback_claims import Orphan, OrphanHandler
+from .callback_receiver import CallbackReceiver
 from .errors import CallbackServerError, ClosedError, PortInUseError, PublicURLError
 from .events import EventHandler
 from .protocol.lifecycle import JobRecord
@@ -24,6 +20,7 @@ from .public_url import LocalServer, PublicURL
 from .public_url.certificates import certificate_files
 from .public_url.choose import chosen
 from .public_url.fixed import FixedURL, OwnAddress
+from .remote_receiver import DEFAULT_PREFIX
 from .runtime import Runtime
 from .stores import Store
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
-from .callback_receiver import CallbackReceiver, RemoteReceiver, shared_secret
+from .callback_receiver import CallbackReceiver
 from .callback_server import CallbackServer
 from .errors import ClosedError, PublicURLError
 from .events import EventHandler
@@ -23,6 +23,7 @@ from .job_services import Receiver
 from .limits import ConcurrencyLimit
 from .protocol.addresses import is_private_host
 from .protocol.retry import RetryBudget
+from .remote_receiver import RemoteReceiver, shared_secret
 from .runtime import Runtime
 from .stores import Store, open_store
 from .transport import HTTPClient, Transport

@@ -6,10 +6,12 @@ they come from a proxy that was named, and only as far back as such proxies go.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
+_WITH_PORT = re.compile(r"\[(?P<v6>[^]]+)\](?::\d+)?|(?P<v4>[^:]+):\d+", re.ASCII)
 Networks: TypeAlias = "tuple[IPv4Network | IPv6Network, ...]"
 
 
@@ -27,7 +29,7 @@ def sender(peer: str | None, forwarded_for: Sequence[str], trusted: Networks) ->
     address = peer
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
     while hops and is_trusted(address, trusted):
-        hop = hops.pop()
+        hop = _without_port(hops.pop())
         if _parsed(hop) is None:
             return address  # `unknown`, or nothing that an address looks like
         address = hop
@@ -44,6 +46,12 @@ def is_trusted(address: str | None, trusted: Networks) -> bool:
     """Whether an address is one of the named proxies."""
     parsed = _parsed(address) if address is not None else None
     return parsed is not None and any(parsed in network for network in trusted)
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies add it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    found = _WITH_PORT.fullmatch(hop)
+    return (found["v6"] or found["v4"]) if found else hop
 
 
 def _parsed(text: str) -> IPv6Address | object | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 EXPECTED = (
     "an https address without a query, such as https://hooks.example.com, or a tunnel: ngrok,"
@@ -19,6 +19,9 @@ _TUNNEL = re.compile(
     r"(?::(?:(?P<tunnel>[A-Za-z0-9_-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*))?",
     re.ASCII,
 )
+
+_PLAIN = re.compile(r"https://[^\x00- \x7f-\U0010ffff?#\\]+", re.ASCII | re.IGNORECASE)
+"""Visible ASCII, with nothing that begins a query or a fragment, or that some read as a slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Tunnel:
 
 
 def read_public_url(text: str) -> str | Tunnel:
-    """An https address, without a slash at its end, or a tunnel. Raises `ValueError`."""
+    """An https address, without a slash at its end, or a tunnel. Raises `ValueError`.
+
+    The scheme is in small letters: AF10 asks for an address that starts with `https`.
+    """
     found = _TUNNEL.fullmatch(text)
     if found is not None:
         kind, host, tunnel = found["kind"], found["host"], found["tunnel"]
@@ -41,11 +47,14 @@ def read_public_url(text: str) -> str | Tunnel:
         return Tunnel(kind, host, tunnel)
     if not _is_plain_https(text):
         raise ValueError("not an https address")
-    return text.rstrip("/")
+    return f"https{text[5:]}".rstrip("/")
 
 
 def _is_plain_https(url: str) -> bool:
+    if not _PLAIN.fullmatch(url):
+        return False
     parts = urlsplit(url)  # which raises ValueError for half an IPv6 address
-    is_reachable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
-    has_more = parts.query or parts.fragment or parts.username is not None
-    return is_reachable and not has_more and re.fullmatch(r"[!-~]+", url) is not None
+    is_reachable = bool(parts.hostname) and parts.port != 0 and not parts.netloc.endswith(":")
+    # Whoever calls takes `.` and `..` out, and so calls another path.
+    has_dots = not {".", ".."}.isdisjoint(unquote(parts.path).split("/"))
+    return is_reachable and parts.username is None and not has_dots
