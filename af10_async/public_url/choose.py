@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from ..errors import ConfigurationError
 from ..protocol.public_url import EXPECTED, Tunnel, read_public_url
 from ..runtime import Runtime
@@ -36,12 +38,19 @@ def _own_address(has_tls: bool, host: str) -> PublicURL:
             " (public_url, AF10_PUBLIC_URL), or a tunnel (ngrok, ngrok-agent, cloudflared), or a"
             " certificate (tls_cert and tls_key)"
         )
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+    if _means_all(host):
         raise ConfigurationError(
             "public_url is not set, and the server listens on all addresses: give the one that"
             " AF10 can reach (public_url, AF10_PUBLIC_URL)"
         )
     return OwnAddress()
+
+
+def _means_all(host: str) -> bool:
+    try:
+        return not host or ip_address(host).is_unspecified
+    except ValueError:
+        return False  # a name
 
 
 def _tunnel(tunnel: Tunnel, runtime: Runtime) -> PublicURL:

@@ -19,7 +19,8 @@ from ..protocol.cloudflared import (
 )
 from ..runtime import Runtime
 from ..shelter import to_its_end
-from .program import ProgramRun, done_within
+from .deadlines import done_within
+from .program import ProgramRun
 
 logger = logging.getLogger("af10_async.public_url")
 

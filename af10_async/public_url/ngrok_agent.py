@@ -24,7 +24,7 @@ from ..protocol.ngrok import (
 from ..runtime import Runtime
 from ..shelter import ended, to_its_end
 from .base import LocalServer, PublicURL, Tell
-from .ngrok_time import within
+from .deadlines import within
 
 if TYPE_CHECKING:
     import aiohttp

@@ -19,7 +19,7 @@ from ..protocol.ngrok import advice, error_code, https_address, reason
 from ..runtime import Runtime
 from ..shelter import ended
 from .base import LocalServer
-from .ngrok_time import within
+from .deadlines import within
 
 logger = logging.getLogger("af10_async.public_url")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..protocol.cloudflared import LineSplitter
 from ..runtime import Runtime
-from ..shelter import ended
 from . import guard
+from .deadlines import done_within
 
 GRACE = 5.0
 """Seconds between asking a program to end and killing it."""
@@ -98,19 +98,3 @@ class ProgramRun:
             for line in lines.feed(data):
                 self._hear(line)
         return await self._process.wait()
-
-
-async def done_within(
-    future: asyncio.Future[int] | asyncio.Future[None], seconds: float, runtime: Runtime
-) -> bool:
-    """Wait for `future`, but no longer than that; it is not cancelled. Whether it is done."""
-    clock = asyncio.create_task(_pass(seconds, runtime))
-    try:
-        await asyncio.wait([future, clock], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await ended(clock)
-    return future.done()
-
-
-async def _pass(seconds: float, runtime: Runtime) -> None:
-    await runtime.sleep(seconds)
