@@ -43,6 +43,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     ca.cert_pem.write_to_path(str(found.ca))
     certificate = ca.issue_cert("127.0.0.1", "localhost")
     certificate.private_key_pem.write_to_path(str(found.key))
+    found.key.chmod(0o600)
     for number, pem in enumerate(certificate.cert_chain_pems):
         pem.write_to_path(str(found.cert), append=number > 0)
     return found

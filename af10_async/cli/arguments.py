@@ -52,6 +52,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     _add_jobs(commands)
     _add_resume(commands)
     _add_fetch(commands)
+    _add_doctor(commands)
     _add_sandbox(commands)
     return parser.parse_args([values.shielded(each) for each in arguments])
 
@@ -201,6 +202,26 @@ def _add_fetch(commands: _Commands) -> None:
     )
     _add_timeouts(fetch, "download")
     _add_json(fetch)
+
+
+def _add_doctor(commands: _Commands) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="which link between this machine and AF10 is broken, and what to do; changes nothing",
+    )
+    doctor.add_argument(
+        "--out",
+        metavar="DIR|URL",
+        help="where files are to go: whether there is permission and room",
+    )
+    doctor.add_argument(
+        "--timeout",
+        type=values.seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="time for each check (default: 10)",
+    )
+    _add_json(doctor)
 
 
 def _add_download(parser: argparse.ArgumentParser, overwriting: str = "") -> None:

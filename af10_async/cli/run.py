@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from .. import AF10Error
-from . import downloads, fleets, sandboxes, stores
+from . import doctor, downloads, fleets, sandboxes, stores
 from .arguments import parse
 from .context import Context
 from .exit_codes import INTERRUPTED, REFUSED, exit_code, exit_code_of_many
@@ -38,6 +38,7 @@ _COMMANDS: dict[str, Command] = {
     "jobs": stores.jobs,
     "resume": _one_or_many(downloads.resume, fleets.resume),
     "fetch": downloads.fetch,
+    "doctor": doctor.doctor,
     "sandbox": sandboxes.sandbox,
 }
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
