@@ -57,8 +57,10 @@ class Claims:
 
     def tell(self, record: JobRecord) -> None:
         """A callback has changed this record."""
-        claims = [listener(record) for listener in self._listeners.get(record.key, ())]
-        if not any(claims) and self.orphan_handlers:
+        listeners = self._listeners.get(record.key)
+        if listeners is not None and any([listener(record) for listener in listeners]):
+            return
+        if self.orphan_handlers:
             self._do(self._tell_of_orphan(record))
 
     async def _tell_of_orphan(self, record: JobRecord) -> None:

@@ -355,7 +355,11 @@ class CallbackReceiver:
             self._look_at_scheme(incoming)
         if self._events.are_wanted:
             self._events.tell(self._event_of(transition.record, started, incoming))
-        self._tell(transition.record)
+        self._heard_of(callback.key)
+        self._claims.tell(transition.record)
+
+    def _heard_of(self, key: str) -> None:
+        """The callback for this key has come."""
 
     def _event_of(
         self, record: JobRecord, started: float | None, incoming: Incoming | None
@@ -396,9 +400,6 @@ class CallbackReceiver:
             return known
         record = lifecycle.orphan(callback.key, callback.secret, now, ORPHAN_LIFETIME)
         return await self.store.add_orphan(record)
-
-    def _tell(self, record: JobRecord) -> None:
-        self._claims.tell(record)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

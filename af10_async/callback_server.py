@@ -15,7 +15,6 @@ from .callback_claims import Orphan, OrphanHandler
 from .callback_receiver import CallbackReceiver
 from .errors import CallbackServerError, ClosedError, PortInUseError, PublicURLError
 from .events import EventHandler
-from .protocol.lifecycle import JobRecord
 from .public_url import LocalServer, PublicURL
 from .public_url.certificates import certificate_files
 from .public_url.choose import chosen
@@ -278,9 +277,8 @@ class CallbackServer(CallbackReceiver):
         record = await self.store.get(key)
         return record is not None and not record.is_done and not record.secrets
 
-    def _tell(self, record: JobRecord) -> None:
-        self._addressed.pop(record.key, None)
-        super()._tell(record)
+    def _heard_of(self, key: str) -> None:
+        self._addressed.pop(key, None)
 
 
 def _bind_error(error: OSError, host: str, port: int) -> CallbackServerError:

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from .keys import KEY_PATTERN, is_genuine, is_probe
+from .keys import is_genuine, is_probe
 
 MAX_TARGET_LENGTH = 4096
 """Longest request target that is read at all, in characters."""
@@ -77,12 +77,12 @@ def read_callback(
         return Rejection(405, "only GET is understood")
     if len(target) > MAX_TARGET_LENGTH or not target.startswith("/"):
         return _NO_PATH
-    path, _, query = _split(target)
+    path, _, query = target.partition("?")
+    if "&" in path:
+        path, query = _split(target)
     if "%" in path:
         path = unquote(path, errors="replace")
     folder, _, key = path.removesuffix("/").rpartition("/")
-    if not KEY_PATTERN.fullmatch(key):
-        return _NO_KEY
     is_at_home = f"{folder}/" in prefixes
     is_ours = is_at_home and is_genuine(key, callback_secret)
     if not is_ours and not is_probe(key, callback_secret):
@@ -93,11 +93,10 @@ def read_callback(
     return Callback(key, secret) if isinstance(secret, str) else secret
 
 
-def _split(text: str) -> tuple[str, str, str]:
-    found = _SEPARATOR.search(text)
-    if found is None:
-        return text, "", ""
-    return text[: found.start()], found.group(), text[found.end() :]
+def _split(target: str) -> tuple[str, str]:
+    """Path and query of one whose query may have begun with `&`."""
+    path, _, _ = target.replace("?", "&").partition("&")
+    return path, target[len(path) + 1 :]
 
 
 def _secret_in(query: str) -> str | Rejection:

@@ -11,7 +11,7 @@ arrive uses one, and no job can have it.
 from __future__ import annotations
 
 import base64
-import hashlib
+import functools
 import hmac
 import re
 
@@ -64,5 +64,12 @@ def _is_signed(key: str, purpose: bytes, callback_secret: bytes) -> bool:
 
 
 def _signature(name: bytes, purpose: bytes, callback_secret: bytes) -> bytes:
-    digest = hmac.digest(callback_secret, purpose + name, hashlib.sha256)
-    return base64.urlsafe_b64encode(digest[:RANDOM_BYTES])
+    signer = _signer(purpose, callback_secret).copy()
+    signer.update(name)
+    return base64.urlsafe_b64encode(signer.digest()[:RANDOM_BYTES])
+
+
+@functools.lru_cache(maxsize=64)
+def _signer(purpose: bytes, callback_secret: bytes) -> hmac.HMAC:
+    """To be copied: OpenSSL takes five times as long to begin from a secret."""
+    return hmac.new(callback_secret, purpose, "sha256")

@@ -20,7 +20,7 @@ _TUNNEL = re.compile(
     re.ASCII,
 )
 
-_PLAIN = re.compile(r"https://[^\x00- \x7f-\U0010ffff?#\\]+", re.ASCII | re.IGNORECASE)
+_PLAIN = re.compile(r"https://(?:(?![?#\\])[!-~])+", re.ASCII | re.IGNORECASE)
 """Visible ASCII, with nothing that begins a query or a fragment, or that some read as a slash."""
 
 
