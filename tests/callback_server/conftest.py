@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from af10_async.protocol.keys import make_key
 from af10_async.protocol.lifecycle import Event, JobRecord, Transition
 from af10_async.stores import MemoryStore, Store
 
+from .servers import ALONE, KINDS, MOUNTED_AT, Kind, Served, mounted
+
 CALLBACK_SECRET = "the-callback-secret-of-these-tests"
 ID = "0ca11bac-0000-4000-8000-00000000000a"
 OTHER_ID = "0ca11bac-0000-4000-8000-00000000000b"
-PUBLIC_URL = "https://hooks.example.com"
+PUBLIC_URL = f"https://hooks.example.com{MOUNTED_AT}"
 LONG = 1e12
 """An expiry that no test lives to see."""
 
@@ -92,6 +94,8 @@ async def talk(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> Ans
 class GatedStore(MemoryStore):
     """Keeps nothing before its gate is opened."""
 
+    is_immediate = False
+
     def __init__(self) -> None:
         super().__init__()
         self.gate = asyncio.Event()
@@ -139,6 +143,19 @@ async def running(**options: Any) -> AsyncIterator[CallbackServer]:
         yield server
 
 
+Run = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+def running_under(kind: Kind) -> Run:
+    """What `running` is for a receiver that is served by that kind of server."""
+
+    def run(**options: Any) -> AbstractAsyncContextManager[Served]:
+        given = {"public_url": PUBLIC_URL, "callback_secret": CALLBACK_SECRET, **options}
+        return running(**given) if kind is ALONE else mounted(kind, **given)
+
+    return run
+
+
 async def nothing() -> None:
     """What a client does when its server closes, if it does nothing."""
 
@@ -149,10 +166,24 @@ async def known(store: Store, key: str) -> tuple[str, ...]:
     return record.secrets if record else ()
 
 
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """What serves the requests: each test that asks for it runs on all kinds."""
+    found = request.param
+    assert isinstance(found, Kind)
+    return found
+
+
 @pytest.fixture
-async def server() -> AsyncIterator[CallbackServer]:
-    """A server with one registered job, under `key_of(1)`."""
-    async with running() as found:
+def run(kind: Kind) -> Run:
+    """Makes a receiver, under each kind of server, to be entered with `async with`."""
+    return running_under(kind)
+
+
+@pytest.fixture
+async def server(run: Run) -> AsyncIterator[Served]:
+    """A receiver with one registered job, under `key_of(1)`."""
+    async with run() as found:
         await found.store.add(record_of(key_of()))
         yield found
 
