@@ -15,11 +15,13 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
+from .listening_sockets import bound, listening_sockets, readable
 from .runtime import Runtime
+from .shelter import all_ended, to_its_end
 
 try:
     import resource
@@ -28,10 +30,10 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("af10_async.callback_server")
 
-_QUEUE = 4096
-"""Connections that the system keeps for us until they are accepted; it may allow fewer."""
-_AT_ONCE = 64
+_MOST_AT_ONCE = 64
 """Connections that are accepted before others get their turn."""
+_SHARE_AT_ONCE = 16
+"""And the share of all that there may be: who comes must not be displaced before it has spoken."""
 _HANDSHAKE_SECONDS = 10.0
 _GOODBYE_SECONDS = 0.5
 """Seconds that a peer has to answer the end of its TLS connection."""
@@ -39,18 +41,24 @@ _FULL_PAUSE = 0.05
 """Seconds before it is tried again to accept, when the system has no room."""
 _WARNING_SECONDS = 60.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_REOPEN_PAUSES = (0.1, 0.3, 1.0, 2.0)
-"""Seconds between attempts to listen again when the listening socket broke."""
+_BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP)
+"""What is the listening socket's own trouble; anything else is that of one connection."""
+_REOPEN_PAUSES = (0.0, 0.1, 0.3, 1.0, 2.0)
+"""Seconds before attempts to listen again when the listening socket broke."""
+_STEADY_SECONDS = 60.0
+"""A socket that worked for so long has all these attempts again."""
 
 
 class Connection:
     """One connection, from when it was accepted."""
 
-    __slots__ = ("_task", "_transport")
+    __slots__ = ("_task", "_transport", "owns_socket")
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
+        self.owns_socket = False
+        """Whether there is a transport, which closes the socket."""
 
     def begins(self, task: asyncio.Task[None]) -> None:
         """The task leads it through its handshake."""
@@ -58,11 +66,16 @@ class Connection:
 
     def is_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is done."""
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    @property
+    def is_half_way(self) -> bool:
+        """Whether its handshake is not done."""
+        return self._transport is None
 
     def drop(self) -> None:
         """End it now."""
-        if isinstance(self._transport, asyncio.Transport):
+        if self._transport is not None:
             self._transport.abort()
         elif self._task is not None:
             self._task.cancel()
@@ -72,7 +85,8 @@ class Acceptor:
     """Listens, and hands each connection to a protocol.
 
     Args:
-        make_protocol: Makes the protocol of one connection.
+        make_protocol: Makes the protocol of one connection, which calls `Connection.is_made` once
+            it is connected, and `is_gone` when it is not any more.
         most: Most connections at a time.
         on_death: Called when it cannot listen any more.
         runtime: Time and sleep.
@@ -89,39 +103,49 @@ class Acceptor:
     ) -> None:
         self._make_protocol = make_protocol
         self._most = most
+        self._at_once = max(1, min(_MOST_AT_ONCE, most // _SHARE_AT_ONCE))
         self._on_death = on_death
         self._runtime = runtime
         self._tls: ssl.SSLContext | None = None
         self._idle: dict[Connection, None] = {}
         """In the order of what they did last."""
         self._busy: set[Connection] = set()
-        self._sockets: list[socket.socket] = []
+        self.port = 0
+        """Where it listens, or did until its socket broke for good."""
+        self._sockets: set[socket.socket] = set()
         self._accepting: list[asyncio.Task[None]] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._addresses = 0
+        """At how many it listens, or tries to."""
+        self._handshakes: dict[asyncio.Task[None], Connection] = {}
         self._next_warning = runtime.monotonic()
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen; raises `OSError`, with nothing left half-started."""
         self._tls = tls
-        self._sockets = await _listening(host, port)
+        sockets = await listening_sockets(host, port)
+        self.port = int(sockets[0].getsockname()[1])
+        self._sockets = set(sockets)
+        self._addresses = len(sockets)
         self._accepting = [
             asyncio.create_task(self._accept_all(each), name="af10_async accept")
-            for each in self._sockets
+            for each in sockets
         ]
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Take no more in; those that are in stay, unless their handshake is not done."""
-        tasks = [*self._accepting, *self._handshakes]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for each in self._sockets:
-            each.close()
+        try:
+            await to_its_end(self._stop())
+        finally:
+            for each in self._sockets:
+                each.close()
+
+    async def _stop(self) -> None:
+        await all_ended(self._accepting)
+        if self._tls is not None:
+            half_way = [task for task, each in self._handshakes.items() if each.is_half_way]
+            await all_ended(half_way)
+        if self._handshakes:  # without TLS, that is a matter of a turn or two
+            await asyncio.wait(list(self._handshakes))
 
     # -- what a connection does --------------------------------------------------------------------
 
@@ -156,55 +180,75 @@ class Acceptor:
         oldest.drop()
         return True
 
-    # -- taking them in ----------------------------------------------------------------------------
+    # -- listening ---------------------------------------------------------------------------------
 
     async def _accept_all(self, listening: socket.socket) -> None:
-        address = listening.getsockname()
-        while True:
-            try:
-                await self._accept_from(listening)
-            except OSError as error:
-                logger.error("the callback server's socket broke: %s", error.strerror)
-            again = await self._open_again(listening, address)
-            if again is None:
-                return self._on_death()
-            listening = again
+        """From one address, until it cannot listen there any more."""
+        family, address = listening.family, listening.getsockname()
+        again: socket.socket | None = listening
+        pauses = list(_REOPEN_PAUSES)
+        while again is not None:
+            since = self._runtime.monotonic()
+            await self._accept_until_broken(again)
+            if self._runtime.monotonic() - since >= _STEADY_SECONDS:
+                pauses = list(_REOPEN_PAUSES)
+            again = await self._open_again(family, address, pauses)
+        logger.error("the callback server cannot listen any more on port %d", self.port)
+        self._addresses -= 1
+        if self._addresses == 0:
+            self._on_death()
 
-    async def _open_again(self, broken: socket.socket, address: Any) -> socket.socket | None:
-        broken.close()
-        for pause in _REOPEN_PAUSES:
+    async def _accept_until_broken(self, listening: socket.socket) -> None:
+        try:
+            await self._accept_from(listening)
+        except Exception as error:
+            logger.error("the callback server's socket broke: %s", _reason(error))
+        finally:
+            self._sockets.discard(listening)
+            listening.close()
+
+    async def _open_again(
+        self, family: int, address: Any, pauses: list[float]
+    ) -> socket.socket | None:
+        """After one pause or several, which are used up; None when there are no more."""
+        while pauses:
+            await self._runtime.sleep(pauses.pop(0))
             with suppress(OSError):
-                again = _bound(broken.family, address)
-                self._sockets[self._sockets.index(broken)] = again
-                logger.warning("the callback server listens again on port %d", address[1])
+                again = bound(family, address)
+                self._sockets.add(again)
+                logger.warning("the callback server listens again on port %d", self.port)
                 return again
-            await self._runtime.sleep(pause)
-        logger.error("the callback server cannot listen any more on port %d", address[1])
         return None
+
+    # -- taking them in ----------------------------------------------------------------------------
 
     async def _accept_from(self, listening: socket.socket) -> None:
         """Until the socket breaks, which raises `OSError`."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listening)
-                self._take(accepted)
-                for _ in range(_AT_ONCE):
-                    accepted, _ = listening.accept()
-                    accepted.setblocking(False)
-                    self._take(accepted)
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                pass  # there is none any more, or it left before it was taken in
+                self._accept_some(listening)
+            except BlockingIOError:
+                await readable(listening)
+                continue
+            except (InterruptedError, ConnectionError):
+                pass  # it left before it was taken in
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno in _BROKEN:
                     raise
-                await self._room_in_system(error)
+                await self._wait_for_room(error)
             await asyncio.sleep(0)
 
-    async def _room_in_system(self, error: OSError) -> None:
+    def _accept_some(self, listening: socket.socket) -> None:
+        for _ in range(self._at_once):
+            accepted, _ = listening.accept()
+            accepted.setblocking(False)
+            self._take(accepted)
+
+    async def _wait_for_room(self, error: OSError) -> None:
+        if error.errno in _NO_ROOM:
+            for _ in range(max(1, len(self._idle) // 10)):
+                self._drop_oldest()
         self._warn("no connection can be taken in (%s): idle ones are let go", error.strerror)
-        for _ in range(max(1, len(self._idle) // 10)):
-            self._drop_oldest()
         await self._runtime.sleep(_FULL_PAUSE)
 
     def _warn(self, text: str, *about: object) -> None:
@@ -221,28 +265,34 @@ class Acceptor:
         self._idle[connection] = None
         task = asyncio.create_task(self._lead(accepted, connection), name="af10_async handshake")
         connection.begins(task)
-        self._handshakes.add(task)
+        self._handshakes[task] = connection
         task.add_done_callback(functools.partial(self._is_led, accepted, connection))
 
     async def _lead(self, accepted: socket.socket, connection: Connection) -> None:
         """Through the TLS handshake, if there is to be one."""
-        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: self._make_protocol(connection),
+
+        def make() -> asyncio.Protocol:
+            made = self._make_protocol(connection)
+            connection.owns_socket = True
+            return made
+
+        await asyncio.get_running_loop().connect_accepted_socket(
+            make,
             accepted,
             ssl=self._tls,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
             ssl_shutdown_timeout=_GOODBYE_SECONDS if self._tls else None,
         )
-        connection.is_made(transport)
 
     def _is_led(
         self, accepted: socket.socket, connection: Connection, task: asyncio.Task[None]
     ) -> None:
-        self._handshakes.discard(task)
-        # A task that is cancelled early has not even begun, so this is not done by itself.
+        del self._handshakes[task]
         error = None if task.cancelled() else task.exception()
-        if task.cancelled() or error is not None:
-            self.is_gone(connection)
+        if error is None and not task.cancelled():
+            return
+        self.is_gone(connection)
+        if not connection.owns_socket:  # a task that is cancelled early has not even begun
             accepted.close()
         if error is not None:
             logger.debug("a connection ended before it began: %s", _reason(error))
@@ -254,42 +304,6 @@ def most_connections() -> int:
         return 500
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1000 if files == resource.RLIM_INFINITY else max(16, min(1000, files // 2))
-
-
-async def _listening(host: str, port: int) -> list[socket.socket]:
-    """Sockets for each address that the host has, all with the same port."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
-    sockets: list[socket.socket] = []
-    missing: OSError | None = None
-    try:
-        for family, address in addresses:
-            try:
-                sockets.append(_bound(family, _with_port(address, sockets)))
-            except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise
-                missing = error  # a machine without IPv6, whose localhost has such an address
-    except BaseException:
-        for each in sockets:
-            each.close()
-        raise
-    if not sockets:
-        raise missing or OSError(errno.EADDRNOTAVAIL, "the host has no address")
-    return sockets
-
-
-def _with_port(address: Sequence[object], sockets: Sequence[socket.socket]) -> tuple[object, ...]:
-    port = sockets[0].getsockname()[1] if sockets else address[1]
-    return (address[0], port, *address[2:])
-
-
-def _bound(family: int, address: Sequence[object]) -> socket.socket:
-    made = socket.create_server(tuple(address), family=family, backlog=_QUEUE)
-    made.setblocking(False)
-    return made
 
 
 def _reason(error: BaseException) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from .errors import AF10Error
 from .protocol.answers import Answer
@@ -29,30 +30,28 @@ class ASGIApp:
         elif scope["type"] == "http":
             await self._respond(scope, send)
         elif scope["type"] == "websocket":
+            _hide_id(scope)
             await send({"type": "websocket.close"})
 
     async def _respond(self, scope: Scope, send: Send) -> None:
         request = _ASGIRequest(scope)
-        # Servers log the query with the answer, and with it the id.
-        scope["query_string"] = b""
+        _hide_id(scope)
         found = await self._receiver.handle(request)
-        body = found.text.encode()
-        await send(
-            {"type": "http.response.start", "status": found.status, "headers": _headers(found)}
-        )
+        headers = _headers(found, close=_wants_closing(scope, found))
+        await send({"type": "http.response.start", "status": found.status, "headers": headers})
         # The body of the request is not read: there should be none.
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": found.text.encode()})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Served as it is, it has a lifetime of its own."""
+        await receive()
         async with AsyncExitStack() as stack:
-            await receive()
-            try:
-                if not self._receiver.is_running:
+            if not self._receiver.is_running:
+                try:
                     await stack.enter_async_context(self._receiver)
-            except AF10Error as error:
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                return
+                except AF10Error as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -61,41 +60,76 @@ class ASGIApp:
 class _ASGIRequest:
     """A request, as the receiver wants to see it."""
 
-    __slots__ = ("_scope", "method", "target")
+    __slots__ = ("_client", "_headers", "method", "target")
 
     def __init__(self, scope: Scope) -> None:
-        self._scope = scope
         self.method: str = scope["method"]
         self.target = _target(scope)
+        self._client = scope.get("client")
+        self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
 
     def peer(self) -> str | None:
         """The address at the other end of the connection."""
-        client = self._scope.get("client")
-        return str(client[0]) if client else None
+        return str(self._client[0]) if self._client else None
 
     def header(self, name: str) -> Sequence[str]:
         """All values of a header, in order."""
         wanted = name.lower().encode()
-        found = (value for each, value in self._scope["headers"] if each == wanted)
-        return [value.decode("latin-1") for value in found]
+        return [value.decode("latin-1") for each, value in self._headers if each == wanted]
 
 
 def _target(scope: Scope) -> str:
     """Path below the mount and query, as they were sent."""
-    path, root = scope["path"], scope.get("root_path", "")
-    if root and (path == root or path.startswith(f"{root.rstrip('/')}/")):
-        path = path[len(root.rstrip("/")) :]
     query: bytes = scope["query_string"]
     # The path comes decoded; nothing that must be encoded can stand in a key or in front of one.
-    target = quote(path, safe="/:@!$&'()*+,;=~")
+    target = quote(_path_below_mount(scope), safe="/:@!$&'()*+,;=~")
     return f"{target}?{query.decode('latin-1')}" if query else target
 
 
-def _headers(found: Answer) -> list[tuple[bytes, bytes]]:
-    headers = (
+def _path_below_mount(scope: Scope) -> str:
+    """Frameworks add where they mount to `root_path` (Starlette), or take it off `path` (Litestar).
+
+    In the second case `root_path` is only what a proxy took off, and may by chance be what the rest
+    of the path begins with. And Litestar takes off a slash too many in front, or puts one behind,
+    where it would be taken for a part of the id.
+    """
+    path: str = scope["path"]
+    sent = unquote(scope.get("raw_path", b"").decode("latin-1")) or path
+    if sent == path:
+        return _without(path, scope.get("root_path", ""))
+    path = path if path.startswith("/") else f"/{path}"
+    return path if sent.endswith("/") else path.removesuffix("/")
+
+
+def _without(path: str, root: str) -> str:
+    rest = path.removeprefix(root)
+    if rest.startswith("/"):
+        return rest
+    return f"/{rest}" if root.endswith("/") else path
+
+
+def _hide_id(scope: Scope) -> None:
+    """Take it out of what servers and frameworks log: they do so when it is answered."""
+    scope["query_string"] = b""
+    scope["path"] = re.split("[?&]", scope["path"], maxsplit=1)[0]
+
+
+def _wants_closing(scope: Scope, found: Answer) -> bool:
+    """Whether nothing more should come by this connection; HTTP/2 has no word for it."""
+    if not scope["http_version"].startswith("1"):
+        return False
+    return found.status >= 400 or any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in scope["headers"]
+    )
+
+
+def _headers(found: Answer, *, close: bool) -> list[tuple[bytes, bytes]]:
+    headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(found.text))),
         *found.headers,
-        *((("Connection", "close"),) if found.status >= 400 else ()),
-    )
+    ]
+    if close:
+        headers.append(("Connection", "close"))
     return [(name.lower().encode(), value.encode()) for name, value in headers]

@@ -19,11 +19,12 @@ from .errors import ClosedError, UnreachableError
 from .errors import UnreachableProblem as Problem
 from .protocol import keys
 from .protocol.callbacks import Probe
+from .protocol.ngrok import error_code
 from .receiving import Probed
 from .runtime import Runtime
 from .transport import ssl_context
 
-__all__ = ["Reached", "check_reachable", "handshake_problem"]
+__all__ = ["Reached", "check_reachable", "handshake_problem", "reached"]
 
 _NOT_VALID = (9, 10)
 """OpenSSL's words for a certificate that is not valid yet, or not any more."""
@@ -66,6 +67,17 @@ async def check_reachable(
     """
     if not receiver.is_running:
         raise ClosedError("the callback server is not running: enter it with `async with`")
+    return await reached(receiver, timeout=timeout, ca_file=ca_file, runtime=runtime)
+
+
+async def reached(
+    receiver: Probed,
+    *,
+    timeout: float = 10.0,
+    ca_file: str | os.PathLike[str] | None = None,
+    runtime: Runtime,
+) -> Reached:
+    """As `check_reachable`, for a receiver that may still be on its way to running."""
     url, context = receiver.public_url, ssl_context(ca_file)
     key = keys.make_probe(runtime.random_bytes(keys.RANDOM_BYTES), receiver.callback_secret)
     nonce = runtime.random_bytes(16).hex()
@@ -117,14 +129,17 @@ def _cut(path: str, key: str) -> str:
 class _Answer:
     status: int = 0
     text: str = ""
-    location: str | None = None
+    leads_to: str | None = None
+    """Whereto it sends its callers on."""
+    ngrok_code: str | None = None
 
 
 def _somebody_else(url: str, answer: _Answer) -> UnreachableError:
     what = f"status {answer.status}"
-    if answer.location is not None:
-        host = urlsplit(answer.location).hostname or "another path"
-        what += f", sending its callers on to {host}"
+    if answer.leads_to is not None:
+        what += f", sending its callers on to {answer.leads_to}"
+    if answer.ngrok_code is not None:
+        what += f", {answer.ngrok_code} of ngrok"
     return UnreachableError(
         f"somebody else's server answers at {url} ({what}): have it lead to this callback server,"
         " with path and query; a tunnel or proxy answers by itself when it finds nothing behind it,"
@@ -145,6 +160,8 @@ async def _asked(
             return None, await _answer_of(target, context)
     except TimeoutError:
         problem, what = Problem.TIMEOUT, f"does not answer within {timeout:g} s"
+    except (aiohttp.InvalidURL, UnicodeError):  # of no name that DNS could know
+        problem, what = Problem.NAME_NOT_FOUND, "has a name that cannot have an address"
     except (aiohttp.ClientError, OSError) as error:
         problem, what = _why(error)
     return _unreachable(url, problem, what), _Answer()
@@ -163,9 +180,35 @@ async def _answer_of(target: str, context: ssl.SSLContext) -> _Answer:
             headers={"Accept-Encoding": "identity", "User-Agent": "af10_async"},
         ) as response,
     ):
-        text = await response.content.read(_MOST_OF_AN_ANSWER)
-        location = response.headers.get("Location")
-        return _Answer(response.status, text.decode("latin-1"), location)
+        text = await _beginning(response.content)
+        headers = response.headers
+        return _Answer(
+            response.status,
+            text.decode("latin-1"),
+            _host_of(headers.get("Location")),
+            error_code(headers.get("Ngrok-Error-Code", "")),
+        )
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """The body, or as much of it as tells whose it is; it may come in pieces."""
+    found = b""
+    while len(found) < _MOST_OF_AN_ANSWER:
+        part = await content.read(_MOST_OF_AN_ANSWER - len(found))
+        if not part:
+            break
+        found += part
+    return found
+
+
+def _host_of(location: str | None) -> str | None:
+    """Without its path and query, which may repeat what was asked."""
+    if location is None:
+        return None
+    try:
+        return urlsplit(location).hostname or "another path"
+    except ValueError:
+        return "an address that is none"
 
 
 def _why(error: aiohttp.ClientError | OSError) -> tuple[Problem, str]:
@@ -200,6 +243,8 @@ def handshake_problem(error: BaseException) -> tuple[Problem, str]:
     """Which problem a failed TLS handshake is, and what to say of the address."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         reason = getattr(error, "reason", None) or type(error).__name__
+        if "ALERT" in reason or reason.startswith("TLSV1_"):  # it speaks TLS, but not to us
+            return Problem.NOT_HTTPS, f"refuses the TLS handshake ({reason})"
         return Problem.NOT_HTTPS, f"does not speak https ({reason})"
     said = error.verify_message.rstrip(".")
     if error.verify_code in _NOT_VALID:
@@ -213,7 +258,8 @@ _ADVICE = {
     Problem.NAME_NOT_FOUND: "check its spelling and its DNS record; a new record takes its time",
     Problem.CONNECTION_REFUSED: "start the proxy or the tunnel, or open the port",
     Problem.TIMEOUT: "open the port in the firewall, and lead it to this machine",
-    Problem.NOT_HTTPS: "turn TLS on there (tls_cert and tls_key, or in the proxy), at this port",
+    Problem.NOT_HTTPS: "turn TLS on there (tls_cert and tls_key, or in the proxy), at this port"
+    " and for this name",
     Problem.UNTRUSTED_CERTIFICATE: "have it signed by an authority that AF10 trusts, and serve the"
     " whole chain; ca_file (AF10_CA_FILE) is trusted by this check, not by AF10",
     Problem.WRONG_HOST: "get one for this name, or use the name that it is for",
