@@ -1,4 +1,4 @@
-"""The aiohttp side of receiving callbacks: a server of its own, and an application to mount."""
+"""A server of callbacks: connections that were accepted, with aiohttp's HTTP on them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import asyncio
 import functools
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import cast
 
-from aiohttp import http_parser, web
+from aiohttp import HttpVersion11, http_parser, web
+from aiohttp.abc import AbstractStreamWriter
 
 from .acceptor import Acceptor, Connection
+from .callback_aiohttp import AiohttpRequest
 from .protocol.answers import Answer, answer
 from .protocol.callbacks import MAX_TARGET_LENGTH
-from .receiving import Handle, Receives
+from .receiving import Handle
 from .runtime import Runtime
 from .shelter import all_ended, to_its_end
-
-if TYPE_CHECKING:
-    from multidict import CIMultiDict
 
 logger = logging.getLogger("af10_async.callback_server")
 
@@ -29,72 +31,6 @@ _SHUTDOWN_SECONDS = 5.0
 _TURNS = 3
 """Turns of the loop after which what has arrived is read, and begins to be handled."""
 _SERVER = "af10_async"
-
-
-class AiohttpRequest:
-    """A request of aiohttp, as the receiver wants to see it."""
-
-    __slots__ = ("_request", "method", "target")
-
-    def __init__(self, request: web.BaseRequest, target: str) -> None:
-        self.method = request.method
-        self.target = target
-        self._request = request
-
-    def peer(self) -> str | None:
-        """The address at the other end of the connection."""
-        transport = self._request.transport
-        name = transport.get_extra_info("peername") if transport is not None else None
-        return name[0] if isinstance(name, tuple) else None
-
-    def header(self, name: str) -> Sequence[str]:
-        """All values of a header, in order."""
-        return self._request.headers.getall(name, ())
-
-
-# -- inside an aiohttp app -------------------------------------------------------------------------
-
-
-def application(receiver: Receives) -> web.Application:
-    """An application that answers whatever is below where it is mounted."""
-    app = web.Application()
-
-    async def respond(request: web.Request) -> web.Response:
-        found = await receiver.handle(AiohttpRequest(request, _below_mount(request)))
-        # A body would be odd, but is no reason to lose the callback: it is just not read.
-        return _response(found, close=request.body_exists)
-
-    async def lifetime(app: web.Application) -> AsyncIterator[None]:
-        if receiver.is_running:
-            yield
-            return
-        async with receiver:
-            yield
-
-    app.router.add_route("*", _EVERYTHING, respond, expect_handler=_expect_nothing)
-    app.cleanup_ctx.append(lifetime)
-    return app
-
-
-_EVERYTHING = "/{rest:.*}"
-
-
-def _below_mount(request: web.Request) -> str:
-    """Path below the mount and query, as they were sent.
-
-    Where the path to the mount was sent in other letters than it has (`%77ebhooks`), all of it: the
-    receiver knows the path of its public address, too.
-    """
-    resource = request.match_info.route.resource
-    assert resource is not None  # every route has one, but those of aiohttp's own errors
-    return request.raw_path.removeprefix(resource.canonical.removesuffix("/{rest}"))
-
-
-async def _expect_nothing(request: web.Request) -> None:
-    """Else the handler of aiohttp asks for the body, or turns the request away."""
-
-
-# -- a server of its own ---------------------------------------------------------------------------
 
 
 class Listening:
@@ -160,7 +96,7 @@ class Listening:
             await all_ended(list(self._answering))
         await self._server.gone()
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None  # aiohttp makes one for each request
         connection = self._server.connection_of(request)
@@ -172,7 +108,7 @@ class Listening:
             self._answering.discard(task)
             self._acceptor.is_idle(connection)
         # A body would be odd, but is no reason to lose the callback: it is just not read.
-        return _response(found, close=request.body_exists)
+        return _Response(found, close=request.body_exists)
 
 
 class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
@@ -230,9 +166,9 @@ class _Protocol(web.RequestHandler):
         """What is answered when there is no request to handle, or when handling it failed."""
         if status < 500:
             self.logger.debug("a malformed request was turned away")
-            return _response(answer(400))
+            return _Response(answer(400), close=True)
         logger.error("a request could not be handled: %s", type(exc).__name__)
-        return _response(answer(503))
+        return _Response(answer(503), close=True)
 
 
 class _Server(web.Server):
@@ -313,16 +249,53 @@ class _Server(web.Server):
 _LOG = _AiohttpLog(logger)
 
 
-@functools.lru_cache(maxsize=16)
-def _headers(headers: tuple[tuple[str, str], ...]) -> CIMultiDict[str]:
-    """Made once: what is in them never depends on what was asked."""
-    plain = ("Content-Type", "text/plain; charset=utf-8")
-    return web.Response(headers=(("Server", _SERVER), plain, *headers)).headers
+class _Response(web.StreamResponse):
+    """An answer whose bytes are known beforehand, but for the date."""
+
+    def __init__(self, found: Answer, *, close: bool) -> None:
+        # All that aiohttp's own would set up is about headers and bodies that are still to be made.
+        self._found = found
+        self._close = close or found.status >= 400
+        self._request: web.BaseRequest | None = None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection goes on afterwards."""
+        return not self._close
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """It is sent at its end."""
+        self._request = request
+        self._close = self._close or not request.keep_alive
+        return request.writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send it, and wait while the peer does not take what was sent."""
+        assert self._request is not None  # it was prepared
+        start, rest = _message(
+            self._found,
+            is_old=self._request.version < HttpVersion11,
+            closes=self._close,
+            has_body=self._request.method != "HEAD",
+        )
+        await self._request.writer.write_eof(start + _date(int(time.time())) + rest)
 
 
-def _response(found: Answer, *, close: bool = False) -> web.Response:
-    headers = _headers(found.headers).copy()
-    response = web.Response(status=found.status, body=found.text.encode(), headers=headers)
-    if close or found.status >= 400:
-        response.force_close()
-    return response
+@functools.lru_cache(maxsize=64)
+def _message(found: Answer, *, is_old: bool, closes: bool, has_body: bool) -> tuple[bytes, bytes]:
+    """What stands before and after the date."""
+    line = f"HTTP/1.{0 if is_old else 1} {found.status} {HTTPStatus(found.status).phrase}"
+    lines = [line, f"Server: {_SERVER}", "Content-Type: text/plain; charset=utf-8"]
+    lines += [f"{name}: {value}" for name, value in found.headers]
+    lines += [f"Content-Length: {len(found.text)}"]
+    if closes:
+        lines.append("Connection: close")
+    elif is_old:
+        lines.append("Connection: keep-alive")
+    start = "\r\n".join([*lines, "Date: "])
+    return start.encode(), f"\r\n\r\n{found.text if has_body else ''}".encode()
+
+
+@functools.lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
