@@ -219,7 +219,7 @@ class CallbackReceiver:
         It enters this receiver when the app starts, unless it is running already, and leaves it
         when the app ends.
         """
-        from .callback_http import application
+        from .callback_aiohttp import application
 
         return application(self)
 
