@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
@@ -18,10 +18,17 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class ASGIApp:
-    """Answers whatever is below where it is mounted; see `CallbackReceiver.asgi_app`."""
+    """Answers whatever is below where it is mounted; see `CallbackReceiver.asgi_app`.
 
-    def __init__(self, receiver: Receives) -> None:
+    Args:
+        receiver: Who answers.
+        prefix: The path in front of the keys, below the mount: `af10`.
+
+    """
+
+    def __init__(self, receiver: Receives, prefix: str = "") -> None:
         self._receiver = receiver
+        self._home = f"/{prefix}/" if prefix else "/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI 3 has it."""
@@ -34,7 +41,7 @@ class ASGIApp:
             await send({"type": "websocket.close"})
 
     async def _respond(self, scope: Scope, send: Send) -> None:
-        request = _ASGIRequest(scope)
+        request = _ASGIRequest(scope, self._home)
         _hide_id(scope)
         found = await self._receiver.handle(request)
         headers = _headers(found, close=_wants_closing(scope, found))
@@ -62,9 +69,9 @@ class _ASGIRequest:
 
     __slots__ = ("_client", "_headers", "method", "target")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, home: str) -> None:
         self.method: str = scope["method"]
-        self.target = _target(scope)
+        self.target = _target(scope, home)
         self._client = scope.get("client")
         self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
 
@@ -78,15 +85,15 @@ class _ASGIRequest:
         return [value.decode("latin-1") for each, value in self._headers if each == wanted]
 
 
-def _target(scope: Scope) -> str:
+def _target(scope: Scope, home: str) -> str:
     """Path below the mount and query, as they were sent."""
     query: bytes = scope["query_string"]
     # The path comes decoded; nothing that must be encoded can stand in a key or in front of one.
-    target = quote(_path_below_mount(scope), safe="/:@!$&'()*+,;=~")
+    target = quote(_path_below_mount(scope, home), safe="/:@!$&'()*+,;=~")
     return f"{target}?{query.decode('latin-1')}" if query else target
 
 
-def _path_below_mount(scope: Scope) -> str:
+def _path_below_mount(scope: Scope, home: str) -> str:
     """Frameworks add where they mount to `root_path` (Starlette), or take it off `path` (Litestar).
 
     In the second case `root_path` is only what a proxy took off, and may by chance be what the rest
@@ -94,18 +101,32 @@ def _path_below_mount(scope: Scope) -> str:
     where it would be taken for a part of the id.
     """
     path: str = scope["path"]
-    sent = unquote(scope.get("raw_path", b"").decode("latin-1")) or path
+    sent = unquote((scope.get("raw_path") or b"").decode("latin-1")) or path
     if sent == path:
-        return _without(path, scope.get("root_path", ""))
+        return _below(path, scope.get("root_path", ""), home)
     path = path if path.startswith("/") else f"/{path}"
     return path if sent.endswith("/") else path.removesuffix("/")
 
 
-def _without(path: str, root: str) -> str:
-    rest = path.removeprefix(root)
-    if rest.startswith("/"):
-        return rest
-    return f"/{rest}" if root.endswith("/") else path
+def _below(path: str, root: str, home: str) -> str:
+    """The path without the mount, which is the end of `root`.
+
+    What a proxy has taken off is the beginning of `root`, and uvicorn puts it back in front of the
+    path, as ASGI has it; hypercorn, granian, daphne and `FastAPI(root_path=...)` do not. So the
+    longest end of `root` is taken off that the path begins with, but `home`, where the keys are, is
+    not taken for the mount.
+    """
+    found = [*_without(path, root), path]
+    return next((each for each in found if each.startswith(home)), found[0])
+
+
+def _without(path: str, root: str) -> Iterator[str]:
+    """The path without each end of `root` that it begins with, the longest first."""
+    for start in [0, *(slash.start() for slash in re.finditer("/", root))]:
+        end = root[start:]
+        rest = path.removeprefix(end)
+        if path.startswith(end) and (rest.startswith("/") or end.endswith("/")):
+            yield rest if rest.startswith("/") else f"/{rest}"
 
 
 def _hide_id(scope: Scope) -> None:

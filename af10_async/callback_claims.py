@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -60,7 +59,7 @@ class Claims:
         listeners = self._listeners.get(record.key)
         if listeners is not None and any([listener(record) for listener in listeners]):
             return
-        if self.orphan_handlers:
+        if self.orphan_handlers and not record.is_done:
             self._do(self._tell_of_orphan(record))
 
     async def _tell_of_orphan(self, record: JobRecord) -> None:
@@ -74,7 +73,9 @@ class Claims:
         self._store.release(record.key)
         logger.warning("nobody waits for job %s: its callback is kept as an orphan", record.key)
         orphan = Orphan(record.key, record.account)
-        await asyncio.gather(*(_call(handler, orphan) for handler in self.orphan_handlers))
+        # One after the other, in this very task: a handler may close the server, which ends others.
+        for handler in list(self.orphan_handlers):
+            await _call(handler, orphan)
 
 
 async def _call(handler: OrphanHandler, orphan: Orphan) -> None:

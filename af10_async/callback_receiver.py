@@ -11,27 +11,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from .callback_arguments import checked_networks, checked_prefix, checked_secret, made_store
 from .callback_backlog import Backlog
 from .callback_claims import Claims, Listener, Orphan, OrphanHandler
-from .errors import ClosedError, ConfigurationError
+from .callback_log import Seldom, TurnedAway
+from .errors import ClosedError
 from .events import CallbackReceived, EventHandler, Events
 from .protocol import keys, lifecycle
 from .protocol.answers import Answer, answer, proof
-from .protocol.callbacks import Callback, Probe, Rejection, callback_prefixes, read_callback
-from .protocol.forwarded import Networks, came_in_the_clear, networks, sender
+from .protocol.callbacks import Callback, Probe, callback_prefixes, read_callback
+from .protocol.forwarded import came_in_the_clear, sender
 from .protocol.lifecycle import CalledBack, Effect, JobRecord, Transition
 from .public_url.fixed import FixedURL
 from .receiving import Incoming, ProbeArrival
 from .remote_receiver import DEFAULT_PREFIX, shared_secret, webhook_url
 from .runtime import Runtime
-from .stores import Store, open_store
+from .stores import Store
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -47,8 +48,6 @@ ORPHAN_LIFETIME = 7 * 24 * 3600.0
 """Seconds that an orphan waits for somebody to adopt it."""
 STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
-SUMMARY_SECONDS = 60.0
-"""Seconds between two lines in the log about requests that were turned away."""
 
 
 class CallbackReceiver:
@@ -66,7 +65,8 @@ class CallbackReceiver:
         callback_secret: What the keys are signed with. The same on every replica; when not given,
             it is made at random and kept in the store.
         trusted_proxies: Addresses or networks (`10.0.0.0/8`) of the proxies in front. Only what
-            they say in `X-Forwarded-For` and `X-Forwarded-Proto` is believed.
+            they say in `X-Forwarded-For` and `X-Forwarded-Proto` is believed. One text may hold
+            several, with commas.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
             living job claims.
         on_event: Called with a `CallbackReceived` for each callback that was kept; or several to be
@@ -78,6 +78,7 @@ class CallbackReceiver:
     """
 
     is_elsewhere = False
+    _ca_file: str | os.PathLike[str] | None = None
 
     def __init__(
         self,
@@ -94,6 +95,27 @@ class CallbackReceiver:
         self._set_up(prefix, store, callback_secret, trusted_proxies, on_orphan, on_event, runtime)
         self._has_address(FixedURL(public_url).url)
 
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        on_orphan: OrphanHandler | None = None,
+        on_event: EventHandler | Sequence[EventHandler] | None = None,
+    ) -> Self:
+        """A receiver from `AF10_*` variables.
+
+        It reads `AF10_PUBLIC_URL`, `AF10_TRUSTED_PROXIES`, `AF10_CALLBACK_SECRET` and `AF10_STORE`.
+
+        Raises:
+            ConfigurationError: names the variable that is missing or malformed.
+
+        """
+        # Imported when it is needed: pydantic costs more than all of this package.
+        from .settings import MountedSettings
+
+        found = MountedSettings.from_env().receiver_arguments()
+        return cls(**found, on_orphan=on_orphan, on_event=on_event)
+
     def _set_up(
         self,
         prefix: str,
@@ -105,23 +127,25 @@ class CallbackReceiver:
         runtime: Runtime | None,
     ) -> None:
         self._events = Events(on_event)
-        self._prefix = _checked_prefix(prefix)
+        self._prefix = checked_prefix(prefix)
         self._prefixes = callback_prefixes("", self._prefix)
         self._runtime = runtime or Runtime()
-        self.store: Store = _made_store(store, self._runtime)
-        self._given_secret = _checked_secret(callback_secret)
-        self._trusted = _checked_networks(trusted_proxies)
+        self.store: Store = made_store(store, self._runtime)
+        self._given_secret = checked_secret(callback_secret)
+        self._trusted = checked_networks(trusted_proxies)
         self._secret = b""
         self._public_url: str | None = None
         self._life: AsyncExitStack | None = None
+        self._is_entered = False  # or somebody is on the way in or out
         self._takes_requests = False
         self._claims = Claims(self.store, self._do)
         if on_orphan is not None:
             self._claims.orphan_handlers.append(on_orphan)
         self._interruptions: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._backlog = Backlog(self._record, self._kept, self._runtime)
-        self._turned_away = _TurnedAway(self._runtime)
+        self._backlog = Backlog(self._record, self._kept_at_last, self._runtime)
+        self._turned_away = TurnedAway(self._runtime)
+        self._warnings = Seldom(self._runtime)
         self._arrivals: dict[str, ProbeArrival] = {}
         self._warned_of_clear_text = False
 
@@ -133,8 +157,17 @@ class CallbackReceiver:
     # -- its life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._life is not None:
+        if self._is_entered:
             raise ClosedError("the callback server is running already")
+        self._is_entered = True
+        try:
+            self._life = await self._entered()
+        except BaseException:
+            self._is_entered = False
+            raise
+        return self
+
+    async def _entered(self) -> AsyncExitStack:
         async with AsyncExitStack() as stack:
             await self.store.open()
             stack.push_async_callback(self.store.close)
@@ -148,8 +181,7 @@ class CallbackReceiver:
             stack.enter_context(self._taking_requests())
             await self._begin(stack)
             stack.callback(self._backlog.stop)
-            self._life = stack.pop_all()
-        return self
+            return stack.pop_all()
 
     @contextmanager
     def _taking_requests(self) -> Iterator[None]:
@@ -170,7 +202,10 @@ class CallbackReceiver:
     ) -> None:
         life, self._life = self._life, None
         if life is not None:
-            await life.aclose()
+            try:
+                await life.aclose()
+            finally:
+                self._is_entered = False
 
     async def _interrupt(self) -> None:
         """Tell those who wait, and have them leave."""
@@ -182,12 +217,19 @@ class CallbackReceiver:
         tasks = self._tasks - {asyncio.current_task()}  # an orphan handler may close it
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            # Not `gather`, whose cancellation goes on to those that it waits for: one of them may be
+            # waiting for this, when a handler closes the server within a timeout.
+            await asyncio.wait(tasks)
 
     @property
     def is_running(self) -> bool:
         """Whether it receives."""
         return self._life is not None
+
+    def closed_error(self) -> ClosedError:
+        """What to raise for who needs it to run, when it does not."""
+        return ClosedError("the callback server is not running: enter it with `async with`")
 
     @property
     def keeps_elsewhere(self) -> bool:
@@ -204,7 +246,7 @@ class CallbackReceiver:
 
         """
         if self._public_url is None:
-            raise ClosedError("the callback server is not running: enter it with `async with`")
+            raise self.closed_error()
         return self._public_url
 
     def webhook_url(self, key: str) -> str:
@@ -285,6 +327,7 @@ class CallbackReceiver:
         """
         from .reachability import check_reachable
 
+        ca_file = ca_file or self._ca_file
         return await check_reachable(self, timeout=timeout, ca_file=ca_file, runtime=self._runtime)
 
     @contextmanager
@@ -295,6 +338,7 @@ class CallbackReceiver:
             yield arrival
         finally:
             del self._arrivals[probe]
+            self._heard_of(probe)
 
     def _probed(self, probe: Probe, incoming: Incoming) -> Answer:
         arrival = self._arrivals.get(probe.key)
@@ -329,13 +373,17 @@ class CallbackReceiver:
         started = self._runtime.monotonic()
         try:
             transition = await self._record(callback)
+        except asyncio.CancelledError:
+            self._backlog.hold(callback)  # whoever serves the request gives it up; we do not
+            raise
         except Exception as error:
             # Whatever it was: what is not kept must not be acknowledged.
             logger.error("callback for job %s not kept: %s", callback.key, type(error).__name__)
             self._backlog.hold(callback)
             return 503
         if transition.effect is Effect.FULL:
-            logger.warning("job %s has too many untried ids just now", callback.key)
+            if self._warnings.may_come():
+                logger.warning("job %s has too many untried ids just now", callback.key)
             self._backlog.hold(callback)
             return 503
         self._kept(callback, transition, started, incoming)
@@ -358,8 +406,16 @@ class CallbackReceiver:
         self._heard_of(callback.key)
         self._claims.tell(transition.record)
 
+    def _kept_at_last(self, callback: Callback, transition: Transition) -> None:
+        record = transition.record
+        # A store whose answer came too late has kept it then, and nobody was told.
+        is_late = not self.store.is_immediate and callback.secret in record.secrets
+        if is_late and transition.effect is Effect.UNCHANGED:
+            transition = Transition(record, Effect.CHANGED)
+        self._kept(callback, transition)
+
     def _heard_of(self, key: str) -> None:
-        """The callback for this key has come."""
+        """No callback for this key is waited for any more."""
 
     def _event_of(
         self, record: JobRecord, started: float | None, incoming: Incoming | None
@@ -391,7 +447,10 @@ class CallbackReceiver:
         if self.store.is_immediate:
             return await self._put(callback)
         async with asyncio.timeout(STORE_TIMEOUT):
-            return await self._put(callback)
+            transition = await self._put(callback)
+        if transition.effect is Effect.CHANGED:
+            self._backlog.drop(callback)  # which would take it for one that nobody was told of
+        return transition
 
     async def _put(self, callback: Callback) -> Transition:
         now = self._runtime.now()
@@ -406,60 +465,3 @@ class CallbackReceiver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-class _TurnedAway:
-    """Counts what is turned away: one line a minute, however much it is."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._counts: dict[str, int] = {}
-        self._next = runtime.monotonic()
-
-    def note(self, rejection: Rejection) -> None:
-        self._counts[rejection.reason] = self._counts.get(rejection.reason, 0) + 1
-        now = self._runtime.monotonic()
-        if now < self._next:
-            return
-        self._next = now + SUMMARY_SECONDS
-        told = ", ".join(f"{reason} ({count})" for reason, count in self._counts.items())
-        self._counts.clear()
-        logger.info("turned away: %s", told)
-
-
-def _made_store(store: str | Store | None, runtime: Runtime) -> Store:
-    if not isinstance(store, str | None):
-        return store
-    try:
-        return open_store(store or "memory:", now=runtime.now)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-
-
-def _checked_prefix(prefix: str) -> str:
-    prefix = prefix.strip("/")
-    # `.` and `..` would be taken out by the caller, who would then call another path.
-    parts = prefix.split("/") if prefix else []
-    if not all(re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9_.~-]+", part) for part in parts):
-        raise ConfigurationError(
-            "prefix must be a path of letters, digits and . _ ~ -, such as hooks/af10"
-        )
-    return prefix
-
-
-def _checked_networks(addresses: Iterable[str]) -> Networks:
-    try:
-        return networks([addresses] if isinstance(addresses, str) else addresses)
-    except ValueError:
-        raise ConfigurationError(
-            "trusted_proxies must be addresses or networks, such as 127.0.0.1 or 10.0.0.0/8"
-        ) from None
-
-
-def _checked_secret(callback_secret: str | None) -> str | None:
-    if callback_secret is not None and len(callback_secret) < 16:
-        raise ConfigurationError(
-            "callback_secret must be at least 16 characters that nobody can guess, the same on"
-            " every replica"
-        )
-    return callback_secret

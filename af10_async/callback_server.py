@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 from .callback_claims import Orphan, OrphanHandler
 from .callback_receiver import CallbackReceiver
-from .errors import CallbackServerError, ClosedError, PortInUseError, PublicURLError
+from .errors import (
+    CallbackServerError,
+    ClosedError,
+    ConfigurationError,
+    PortInUseError,
+    PublicURLError,
+    StoreError,
+)
 from .events import EventHandler
 from .public_url import LocalServer, PublicURL
 from .public_url.certificates import certificate_files
@@ -100,7 +107,8 @@ class CallbackServer(CallbackReceiver):
         on_event: EventHandler | Sequence[EventHandler] | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        trusted_proxies = tuple(trusted_proxies)
+        if not isinstance(trusted_proxies, str):
+            trusted_proxies = tuple(trusted_proxies)
         self._set_up(prefix, store, callback_secret, trusted_proxies, on_orphan, on_event, runtime)
         self._host = host
         self._port = port
@@ -137,17 +145,18 @@ class CallbackServer(CallbackReceiver):
         """A server from `AF10_*` variables, without the credentials of an account.
 
         It reads `AF10_PUBLIC_URL`, `AF10_LISTEN_HOST`, `AF10_LISTEN_PORT`, `AF10_TLS_CERT`,
-        `AF10_TLS_KEY`, `AF10_TRUSTED_PROXIES`, `AF10_CALLBACK_SECRET` and `AF10_STORE`.
+        `AF10_TLS_KEY`, `AF10_CA_FILE`, `AF10_TRUSTED_PROXIES`, `AF10_CALLBACK_SECRET` and
+        `AF10_STORE`.
 
         Raises:
             ConfigurationError: names the variable that is missing or malformed.
 
         """
         # Imported when it is needed: pydantic costs more than all of this package.
-        from .settings import ReceiverSettings
+        from .settings import ServerSettings
 
         return cls(
-            **ReceiverSettings.from_env().server_arguments(),
+            **ServerSettings.from_env().server_arguments(),
             on_orphan=on_orphan,
             on_event=on_event,
             preflight=preflight,
@@ -167,12 +176,18 @@ class CallbackServer(CallbackReceiver):
                     await way.enter_async_context(self._way.open(self._local(), self._is_at))
                 )
                 if self._preflight:
-                    await self.check_reachable(ca_file=self._ca_file)
+                    await self._see_whether_reached()
             except BaseException:
                 await listening.close()
                 raise
             stack.push_async_exit(way.pop_all())
         stack.push_async_callback(listening.close)
+
+    async def _see_whether_reached(self) -> None:
+        # It takes requests by now, but is not running before all of its entry is done.
+        from .reachability import reached
+
+        await reached(self, ca_file=self._ca_file, runtime=self._runtime)
 
     def _forget(self) -> None:
         self._listening = None
@@ -245,7 +260,7 @@ class CallbackServer(CallbackReceiver):
     def webhook_url(self, key: str) -> str:
         """The address that AF10 calls for the job with this key."""
         url = super().webhook_url(key)
-        if self._way.may_change:
+        if self._way.may_change and key not in self._arrivals:  # a probe is no job
             self._addressed[key] = self.public_url
             if len(self._addressed) > _MOST_REMEMBERED:
                 del self._addressed[next(iter(self._addressed))]
@@ -254,27 +269,41 @@ class CallbackServer(CallbackReceiver):
     def _is_at(self, url: str | None) -> None:
         """From now on, the world reaches it there; None: not at all, for now."""
         self._is_down = url is None
+        url = self._checked_address(url) if url is not None else None
         if url is None or url == self._public_url:
             return
-        old = self._public_url
+        old, before = self._public_url, self._prefixes
         self._has_address(url)
+        if old is not None:  # what is called at the old one may still come
+            self._prefixes = tuple(dict.fromkeys((*self._prefixes, *before)))
         if old is not None:
             lost = [key for key, address in self._addressed.items() if address == old]
-            self._do(self._warn_of_old_address(old, lost))
+            self._do(self._warn_of_old_address(old, url, lost))
 
-    async def _warn_of_old_address(self, old: str, keys: Sequence[str]) -> None:
+    def _checked_address(self, url: str) -> str:
+        try:
+            return FixedURL(url).url
+        except ConfigurationError:
+            raise PublicURLError(
+                f"{type(self._way).__name__} gives an address that is not https, or has a query"
+            ) from None
+
+    async def _warn_of_old_address(self, old: str, new: str, keys: Sequence[str]) -> None:
         waiting = [key for key in keys if await self._is_expected(key)]
         named = ", ".join(waiting[:_MOST_NAMED]) or "none"
         more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
         logger.warning(
             "the public address has changed from %s to %s: AF10 calls the old one for jobs that"
             " were started before, and their callbacks may not arrive: %s%s",
-            *(old, self._public_url, named, more),
+            *(old, new, named, more),
         )
 
     async def _is_expected(self, key: str) -> bool:
         self._addressed.pop(key, None)
-        record = await self.store.get(key)
+        try:
+            record = await self.store.get(key)
+        except StoreError:
+            return True  # rather one too many
         return record is not None and not record.is_done and not record.secrets
 
     def _heard_of(self, key: str) -> None:

@@ -203,10 +203,11 @@ class AF10Client(Operations):
                 expects.
 
         """
-        from .settings import Settings
+        from .settings import OF_THE_SERVER, Settings
 
         settings = {name: arguments.pop(name) for name in Settings.model_fields.keys() & arguments}
-        found = Settings.from_env(**settings).model_dump(exclude_none=True)
+        without = OF_THE_SERVER if arguments.get("callback_server") is not None else ()
+        found = Settings.from_env(without=without, **settings).model_dump(exclude_none=True)
         return cls(**found, **arguments)
 
     def __repr__(self) -> str:

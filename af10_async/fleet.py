@@ -153,12 +153,13 @@ class Fleet:
             ConfigurationError: names the variable that is malformed, and says what it expects.
 
         """
-        from .settings import ConnectionSettings
+        from .settings import OF_THE_SERVER, ConnectionSettings
 
         names = ConnectionSettings.model_fields.keys() & arguments
         given = {name: arguments.pop(name) for name in names}
-        found = ConnectionSettings.from_env(**given).model_dump(exclude_none=True)
-        return cls(accounts, **found, **arguments)
+        without = OF_THE_SERVER if arguments.get("callback_server") is not None else ()
+        found = ConnectionSettings.from_env(without=without, **given)
+        return cls(accounts, **found.model_dump(exclude_none=True), **arguments)
 
     def _make_resources(
         self,

@@ -6,97 +6,37 @@ the argument or variable and says what it expects, and never repeats the value.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 
 from .errors import ConfigurationError
 from .protocol.addresses import is_private_host
-from .protocol.forwarded import networks
 from .protocol.public_url import EXPECTED as PUBLIC_URL_EXPECTED
-from .protocol.public_url import read_public_url
-from .stores import is_store_url
+from .protocol.public_url import Tunnel, read_public_url
+from .setting_values import (
+    CallbackSecret,
+    FixedUrl,
+    HeaderSecret,
+    HttpUrl,
+    Name,
+    Proxies,
+    PublicUrl,
+    ReadableFile,
+    Secret,
+    StoreUrl,
+)
 
 _SECRETS = ("api_key", "username", "password", "callback_secret", "store")
 
 
-def _http_url(value: str) -> str:
-    if any(not character.isprintable() or character in " \\?#" for character in value):
-        raise ValueError("more than scheme, host, port and path")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("not a URL")
-    if parts.username is not None:
-        raise ValueError("more than scheme, host, port and path")
-    return value.rstrip("/")
-
-
-def _public_url(value: str) -> str:
-    found = read_public_url(value)
-    return found if isinstance(found, str) else value
-
-
-def _proxies(value: object) -> object:
-    """A variable is one text, with commas between the addresses."""
-    texts = value.split(",") if isinstance(value, str) else value
-    return [each.strip() for each in texts] if isinstance(texts, list) else texts
-
-
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    networks(value)
-    return value
-
-
-def _header_secret(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if not text or any(not "!" <= character <= "~" for character in text):
-        raise ValueError("not visible ASCII")
-    return value
-
-
-def _readable_file(value: Path) -> Path:
-    if not value.is_file() or not os.access(value, os.R_OK):
-        raise ValueError("no such file")
-    return value
-
-
-def _present(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value():
-        raise ValueError("empty")
-    return value
-
-
-def _long_enough(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < 16:
-        raise ValueError("too short")
-    return value
-
-
-def _store_url(value: SecretStr) -> SecretStr:
-    if not is_store_url(value.get_secret_value()):
-        raise ValueError("not a store")
-    return value
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-PublicUrl = Annotated[str, AfterValidator(_public_url)]
-Proxies = Annotated[tuple[str, ...], BeforeValidator(_proxies), AfterValidator(_networks)]
-ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
-Name = Annotated[str, StringConstraints(min_length=1)]
+_PROXIES_EXPECTED = "addresses or networks of proxies, such as 127.0.0.1,10.0.0.0/8"
+_CALLBACK_SECRET_EXPECTED = (
+    "at least 16 characters that nobody can guess, the same on every replica"
+)
 
 
 def _expected(text: str, **extra: Any) -> Any:
@@ -108,7 +48,7 @@ class StoreSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    store: Annotated[SecretStr, AfterValidator(_store_url)] = _expected(
+    store: StoreUrl = _expected(
         "memory:, sqlite:PATH, redis://… or valkey://… (with TLS: rediss://…, valkeys://…)",
         default=SecretStr("memory:"),
     )
@@ -119,13 +59,15 @@ class StoreSettings(BaseModel):
         return cls._validated(arguments, lambda name: name)
 
     @classmethod
-    def from_env(cls, **arguments: Any) -> Self:
+    def from_env(cls, *, without: Collection[str] = (), **arguments: Any) -> Self:
         """Settings from `AF10_*` variables, over which keyword arguments win.
 
-        Each secret may also be given as `..._FILE`, a file that holds it.
+        Each secret may also be given as `..._FILE`, a file that holds it. The variables of settings
+        that are named in `without` are not read.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
-        values = _read_environment(cls.model_fields, except_for=given) | given
+        fields = [name for name in cls.model_fields if name not in without]
+        values = _read_environment(fields, except_for=given) | given
         return cls._validated(values, variable_name)
 
     @classmethod
@@ -141,6 +83,27 @@ class StoreSettings(BaseModel):
 
     def _check_together(self, naming: Callable[[str], str]) -> None:
         """Raise `ConfigurationError` when values do not go together."""
+
+
+class MountedSettings(StoreSettings):
+    """The configuration of a receiver inside somebody's app."""
+
+    public_url: FixedUrl = _expected(
+        "the https address of what the receiver is mounted at, without a query, such as"
+        " https://www.example.com/webhooks"
+    )
+    trusted_proxies: Proxies = _expected(_PROXIES_EXPECTED, default=())
+    callback_secret: CallbackSecret | None = _expected(_CALLBACK_SECRET_EXPECTED, default=None)
+
+    def receiver_arguments(self) -> dict[str, Any]:
+        """What a `CallbackReceiver` with these settings is made with."""
+        secret = self.callback_secret
+        return {
+            "public_url": self.public_url,
+            "store": self.store.get_secret_value(),
+            "callback_secret": secret.get_secret_value() if secret else None,
+            "trusted_proxies": self.trusted_proxies,
+        }
 
 
 class ReceiverSettings(StoreSettings):
@@ -159,18 +122,27 @@ class ReceiverSettings(StoreSettings):
     tls_key: ReadableFile | None = _expected(
         "the path of a readable PEM file with the private key", default=None
     )
-    trusted_proxies: Proxies = _expected(
-        "addresses or networks of proxies, such as 127.0.0.1,10.0.0.0/8", default=()
+    ca_file: ReadableFile | None = _expected(
+        "the path of a readable PEM file with certificates to trust beside the usual ones",
+        default=None,
     )
-    callback_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = _expected(
-        "at least 16 characters that nobody can guess, the same on every replica", default=None
-    )
+    trusted_proxies: Proxies = _expected(_PROXIES_EXPECTED, default=())
+    callback_secret: CallbackSecret | None = _expected(_CALLBACK_SECRET_EXPECTED, default=None)
 
     @property
     def fixed_url(self) -> str | None:
         """The public address, unless it is a tunnel's."""
         found = read_public_url(self.public_url) if self.public_url else None
         return found if isinstance(found, str) else None
+
+    @property
+    def needs_known_port(self) -> bool:
+        """Whether the public address leads to a port that was chosen beforehand."""
+        found = read_public_url(self.public_url) if self.public_url else None
+        if isinstance(found, Tunnel):
+            # Its rules are at Cloudflare, and name the port.
+            return found.kind == "cloudflared" and found.host is not None and not found.tunnel
+        return found is not None
 
     def server_arguments(self) -> dict[str, Any]:
         """What a `CallbackServer` with these settings is made with."""
@@ -184,6 +156,7 @@ class ReceiverSettings(StoreSettings):
             "store": self.store.get_secret_value(),
             "callback_secret": secret.get_secret_value() if secret else None,
             "trusted_proxies": self.trusted_proxies,
+            "ca_file": self.ca_file,
         }
 
     def _check_together(self, naming: Callable[[str], str]) -> None:
@@ -194,13 +167,24 @@ class ReceiverSettings(StoreSettings):
             )
 
 
+OF_THE_SERVER = frozenset(ReceiverSettings.model_fields) - {"ca_file"}
+"""What whoever brings a callback server of their own has decided already."""
+
+
+class ServerSettings(ReceiverSettings):
+    """The configuration of a callback server that is made for itself."""
+
+    def _check_together(self, naming: Callable[[str], str]) -> None:
+        super()._check_together(naming)
+        if self.needs_known_port and self.listen_port is None:
+            raise ConfigurationError(
+                f"{naming('public_url')} is set but {naming('listen_port')} is not: callbacks must"
+                " arrive at a known port; set it to the one that the public address leads to"
+            )
+
+
 class ConnectionSettings(ReceiverSettings):
     """The configuration of what clients of several accounts may share."""
-
-    ca_file: ReadableFile | None = _expected(
-        "the path of a readable PEM file with certificates to trust beside the usual ones",
-        default=None,
-    )
 
     @property
     def receives_elsewhere(self) -> bool:
@@ -215,7 +199,7 @@ class ConnectionSettings(ReceiverSettings):
 
     def _check_together(self, naming: Callable[[str], str]) -> None:
         super()._check_together(naming)
-        if self.fixed_url is None:
+        if not self.needs_known_port:
             return
         if self.listen_port is None and not self.receives_elsewhere:
             raise ConfigurationError(
@@ -231,11 +215,9 @@ class Settings(ConnectionSettings):
     base_url: HttpUrl = _expected(
         "the address of AF10's API, such as https://api.autoflex10.work/v2"
     )
-    api_key: Annotated[SecretStr, AfterValidator(_header_secret)] = _expected(
-        "the API key from AF10, visible ASCII without spaces"
-    )
-    username: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 user name")
-    password: Annotated[SecretStr, AfterValidator(_present)] = _expected("the AF10 password")
+    api_key: HeaderSecret = _expected("the API key from AF10, visible ASCII without spaces")
+    username: Secret = _expected("the AF10 user name")
+    password: Secret = _expected("the AF10 password")
     organization_name: Name | None = _expected("the AF10 organization's name", default=None)
 
     def _check_together(self, naming: Callable[[str], str]) -> None:

@@ -73,6 +73,8 @@ async def check_certificate(
     except OSError as error:  # TimeoutError among them
         reason = error.strerror or "no answer in time"
         return skipped(f"no connection can be made to {url} ({reason})", _UNREACHED)
+    except UnicodeError:  # of no name that DNS could know
+        return skipped(f"{url} has a name that cannot have an address", _UNREACHED)
     return _judged(host, shown, (shown.not_after - now()) / DAY, is_own and not is_near)
 
 

@@ -11,9 +11,10 @@ from ..errors import AF10Error, ConfigurationError, StoreError
 from ..protocol.keys import RANDOM_BYTES, make_key
 from ..protocol.lifecycle import JobRecord
 from ..runtime import Runtime
-from ..stores import Store, open_store
+from ..stores import Store
 from .configuration import Configuration
 from .findings import Finding, because_of, failed, failed_with, passed
+from .looking import looking_store
 
 COUNTING_TIME = 2.0
 """Seconds that counting the unfinished jobs may take: nobody needs to know it that well."""
@@ -49,8 +50,8 @@ class Keeping:
         """Whether it is a file that will be made by whoever uses it first."""
         self.store: Store | None = None
         """Open; None when there is none to be had."""
-        self.place: str | None = None
-        """The URL at which it is open, for who opens it once more; may hold a password."""
+        self._place: str | None = None
+        """The URL at which it is open; may hold a password."""
 
     async def prepare(self) -> None:
         """Open it; the check tells what came of that."""
@@ -59,7 +60,7 @@ class Keeping:
         try:
             async with asyncio.timeout(self._timeout):
                 place = self._placed(self._url)
-                store = open_store(place, now=self._runtime.now)
+                store = looking_store(place, now=self._runtime.now)
                 await store.open()
         except TimeoutError:
             self._error = StoreError(f"{self.shown} does not open within {self._timeout:g} s")
@@ -70,7 +71,7 @@ class Keeping:
             self._error = error
         else:
             self._stack.push_async_callback(store.close)
-            self.store, self.place = store, place
+            self.store, self._place = store, place
 
     def _placed(self, url: str) -> str:
         path = Path(url.removeprefix(_SQLITE)).expanduser() if url.startswith(_SQLITE) else None
@@ -81,6 +82,23 @@ class Keeping:
         stand_in = tempfile.TemporaryDirectory(prefix=".af10-doctor-", dir=folder)
         self._stack.callback(stand_in.cleanup)
         return f"{_SQLITE}{stand_in.name}/jobs.db"
+
+    def another_handle(self) -> Store | None:
+        """The store once more, for who opens and closes it; None when there is none to be had."""
+        return None if self._place is None else looking_store(self._place, now=self._runtime.now)
+
+    async def callback_secret(self) -> bytes:
+        """What keys are signed with: as configured, or as kept; else at random, and kept nowhere.
+
+        Raises:
+            StoreError: the store does not say.
+
+        """
+        if self._secret is not None:
+            given: str = self._secret.get_secret_value()
+            return given.encode()
+        made = self._runtime.random_bytes(32)
+        return made if self.store is None else await self.store.callback_secret(made)
 
     @property
     def shown(self) -> str:
@@ -156,7 +174,7 @@ class Keeping:
     async def _has_another_secret(self, store: Store) -> bool:
         if self._secret is None:
             return False
-        given: bytes = self._secret.get_secret_value().encode()
+        given = await self.callback_secret()
         return await store.callback_secret(given) != given
 
 

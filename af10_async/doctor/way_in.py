@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import cast
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 from ..callback_server import CallbackServer
@@ -19,36 +17,27 @@ from ..errors import (
     UnreachableError,
 )
 from ..protocol.addresses import is_private_host
-from ..public_url import LocalServer, PublicURL, Tell
+from ..protocol.public_url import Tunnel
+from ..public_url import LocalServer
 from ..public_url.choose import chosen
-from ..reachability import Reached, check_reachable
+from ..reachability import Reached
 from ..receiving import Probed
-from ..remote_receiver import RemoteReceiver, shared_secret
+from ..remote_receiver import RemoteReceiver
 from ..runtime import Runtime
 from ..settings import ConnectionSettings
-from ..stores import Store
 from .certificate import check_certificate
 from .configuration import Configuration
 from .findings import Finding, State, because_of, failed, failed_with, passed, skipped
 from .keeping import Keeping
+from .later import Later
+from .neighbours import Neighbours, is_taken, known_address, tunnel_of
 
 _NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
+_RECOGNISED = (
+    "if it is your own service, let both share AF10_STORE and AF10_CALLBACK_SECRET: then it is"
+    " recognised"
+)
 _NO_WAY = "neither AF10_PUBLIC_URL nor a certificate (AF10_TLS_CERT, AF10_TLS_KEY) is set"
-
-
-class _Later(PublicURL):
-    """Opened when the server has listened for a while, so that one can be told from the other."""
-
-    may_change = False
-
-    def __init__(self) -> None:
-        self.tell: Tell = lambda url: None
-
-    @asynccontextmanager
-    async def open(self, local: LocalServer, tell: Tell) -> AsyncIterator[str]:
-        """There is no address yet."""
-        self.tell = tell
-        yield cast(str, None)
 
 
 class WayIn:
@@ -77,7 +66,9 @@ class WayIn:
         self._stack = stack
         self._timeout = timeout
         self._runtime = runtime
-        self._later = _Later()
+        ca_file = None if self._settings is None else self._settings.ca_file
+        self._neighbours = Neighbours(keeping, ca_file, timeout, runtime)
+        self._later = Later()
         self._local: LocalServer | None = None
         self._receiver: Probed | None = None
         self._reached: Reached | None = None
@@ -106,9 +97,8 @@ class WayIn:
             return failed_with(error, "correct AF10_LISTEN_HOST and AF10_LISTEN_PORT")
 
     async def _elsewhere(self, settings: ConnectionSettings) -> Finding:
-        store = self._keeping.store
-        if store is not None:
-            self._receiver = await self._remote(settings, settings.fixed_url or "", store)
+        if self._keeping.store is not None:
+            self._receiver = await self._neighbours.at(settings.fixed_url or "")
         return skipped(
             "another process receives the callbacks: neither AF10_LISTEN_PORT nor a certificate is"
             " set",
@@ -117,8 +107,8 @@ class WayIn:
 
     async def _listened(self, settings: ConnectionSettings) -> Finding:
         # With a handle of its own on the store: a server that cannot start closes what it opened.
-        arguments = settings.server_arguments() | {"store": self._keeping.place}
-        if self._keeping.place is None:
+        arguments = settings.server_arguments() | {"store": self._keeping.another_handle()}
+        if arguments["store"] is None:
             # Another secret, too: a genuine callback that came now must be turned away rather than
             # be taken and lost.
             arguments["callback_secret"] = None
@@ -137,7 +127,7 @@ class WayIn:
     async def _in_use(self, settings: ConnectionSettings, error: PortInUseError) -> Finding:
         """It is no fault when the service that is examined is what listens there."""
         self._local = _local(settings, settings.listen_port or 0)
-        for url in (self._local.url, settings.fixed_url):
+        for url in (self._local.url, known_address(settings)):
             if url is not None and await self._is_ours(settings, url):
                 return passed(
                     f"port {settings.listen_port} is in use by a callback server of yours: it has"
@@ -146,32 +136,20 @@ class WayIn:
                     is_in_use=True,
                 )
         finding = failed_with(error, "", separators=(": ",))
-        advice = f"{finding.advice}\nif it is your own service, let both share AF10_STORE and"
-        advice += " AF10_CALLBACK_SECRET: then it is recognised"
+        advice = f"{finding.advice}\n{_RECOGNISED}"
         return failed(finding.message, advice, port=settings.listen_port, **finding.details)
 
     async def _is_ours(self, settings: ConnectionSettings, url: str) -> bool:
-        store = self._keeping.store
-        if store is None:
+        if self._keeping.store is None:
             return False
-        receiver = await self._remote(settings, url, store)
         try:
-            # Two of them must end before the check is cut off.
-            reached = await self._asked(settings, receiver, self._timeout / 3)
+            reached = await self._neighbours.found_at(url)
         except UnreachableError:
             return False
-        self._receiver = receiver
-        self._reached = reached if url == settings.fixed_url else None
-        if self._reached is None and settings.fixed_url is not None:
-            self._receiver = await self._remote(settings, settings.fixed_url, store)
+        known = known_address(settings)
+        self._receiver = await self._neighbours.at(known or url)
+        self._reached = reached if url == known else None
         return True
-
-    async def _remote(self, settings: ConnectionSettings, url: str, store: Store) -> RemoteReceiver:
-        given = settings.callback_secret
-        secret = await shared_secret(
-            store, given.get_secret_value() if given else None, self._runtime
-        )
-        return RemoteReceiver(url, secret)
 
     # -- public URL --------------------------------------------------------------------------------
 
@@ -188,20 +166,56 @@ class WayIn:
             )
         if not self._has_something_behind(settings):
             return because_of("listening port", "there is no server here that it could lead to")
+        tunnel = tunnel_of(settings)
+        if tunnel is not None and (finding := await self._left_alone(settings, tunnel)):
+            return finding
         try:
             url = await self._opened(settings)
         except (PublicURLError, MissingExtraError, ConfigurationError) as error:
             return failed_with(error, "correct AF10_PUBLIC_URL")
         self._url = url
+        if tunnel is not None and self._is_beside:
+            self._receiver = await self._neighbours.at(url)
         return self._judged(settings, url)
 
     def _has_something_behind(self, settings: ConnectionSettings) -> bool:
-        """A tunnel leads to a server of ours only; one that runs elsewhere has its own."""
+        """A tunnel leads to a server of ours only."""
         if settings.fixed_url is not None:
             return True
-        if settings.public_url is not None:
-            return isinstance(self._receiver, CallbackServer)
-        return self._local is not None
+        return (self._local if settings.public_url is None else self._receiver) is not None
+
+    @property
+    def _is_beside(self) -> bool:
+        """Whether the service that is examined runs already, and so has a tunnel of its own."""
+        return isinstance(self._receiver, RemoteReceiver)
+
+    async def _left_alone(self, settings: ConnectionSettings, tunnel: Tunnel) -> Finding | None:
+        """Do not open a tunnel that is open already: part of the callbacks would come here."""
+        url = known_address(settings)
+        if url is not None:
+            return await self._held(tunnel, url)
+        if not self._is_beside or tunnel.kind == "ngrok-agent":  # which has one for all who ask
+            return None
+        return skipped(
+            "only the callback server of yours that runs already knows the address of its tunnel",
+            "ask it (`await af10.check_reachable()`), or stop it and examine once more",
+        )
+
+    async def _held(self, tunnel: Tunnel, url: str) -> Finding | None:
+        advice = ""
+        try:
+            self._reached = self._reached or await self._neighbours.found_at(url)
+            whose = "by the tunnel of a callback server of yours that runs already"
+        except UnreachableError as error:
+            if self._is_beside:
+                whose = "by the tunnel of your callback server at the listening port"
+            elif is_taken(tunnel, error):
+                whose, advice = "where a server answers already", _RECOGNISED
+            else:
+                return None
+        self._url, self._receiver = url, await self._neighbours.at(url)
+        message = f"{url}, {whose}; none was opened here"
+        return passed(message, advice, url=url, kind="tunnel", is_in_use=True)
 
     async def _opened(self, settings: ConnectionSettings) -> str:
         if settings.receives_elsewhere:
@@ -259,7 +273,7 @@ class WayIn:
             check = "store" if self._settings.receives_elsewhere else "listening port"
             return because_of(check, "there is nobody who could answer")
         try:
-            reached = self._reached or await self._asked(self._settings, self._receiver)
+            reached = self._reached or await self._neighbours.asked(self._receiver)
         except UnreachableError as error:
             finding = failed_with(error, "", separators=(": ",))
             return failed(
@@ -273,16 +287,6 @@ class WayIn:
             is_here=reached.is_here,
             sender=reached.sender,
             milliseconds=round(reached.seconds * 1000, 1),
-        )
-
-    async def _asked(
-        self, settings: ConnectionSettings, receiver: Probed, timeout: float | None = None
-    ) -> Reached:
-        return await check_reachable(
-            receiver,
-            timeout=timeout or self._timeout,
-            ca_file=settings.ca_file,
-            runtime=self._runtime,
         )
 
 

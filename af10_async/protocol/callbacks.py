@@ -63,7 +63,7 @@ def callback_prefixes(public_path: str, prefix: str) -> tuple[str, ...]:
     A proxy in front may take the path of the public address off, or leave it on.
     """
     own = f"/{prefix}/" if prefix else "/"
-    return tuple(dict.fromkeys((own, f"{public_path.rstrip('/')}{own}")))
+    return tuple(dict.fromkeys((own, f"{unquote(public_path).rstrip('/')}{own}")))
 
 
 def read_callback(

@@ -34,11 +34,11 @@ from .conftest import (
 from .peers import (
     GatedJob,
     Peers,
-    as_many_files_as_before,
+    as_many_sockets_as_before,
     break_listening,
     is_open,
     listening_at,
-    open_files,
+    open_sockets,
     reset,
     to_the_end,
     until,
@@ -171,7 +171,7 @@ async def test_a_crowd_is_warned_of_once_a_minute(caplog: pytest.LogCaptureFixtu
 
 async def test_handshakes_that_are_not_done_count_and_are_let_go(certificate: Certificate) -> None:
     tls = {"tls_cert": certificate.cert, "tls_key": certificate.key}
-    async with running(max_connections=4, **tls) as server, as_many_files_as_before():
+    async with running(max_connections=4, **tls) as server, as_many_sockets_as_before():
         with Peers(server.port) as peers:
             crowd = [peers.connect(client_hello()[: 40 * number]) for number in range(4)]
             for oldest in crowd:
@@ -184,7 +184,7 @@ async def test_thousands_that_leave_at_once_leave_nothing_behind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With a goodbye and without, with a word and without; nobody is warned of them."""
-    async with running() as server, as_many_files_as_before():
+    async with running() as server, as_many_sockets_as_before():
         for number in range(2000):
             with Peers(server.port) as peers:
                 peer = peers.connect(b"GET /" if number % 3 == 0 else b"")
@@ -217,7 +217,7 @@ async def test_a_handshake_that_stops_half_way_ends(
     hello = client_hello()
     async with (
         running(tls_cert=certificate.cert, tls_key=certificate.key) as server,
-        as_many_files_as_before(),
+        as_many_sockets_as_before(),
     ):
         with Peers(server.port) as peers:
             silent, half, answered = map(peers.connect, (b"", hello[:100], hello))
@@ -264,9 +264,9 @@ async def deaf(server: CallbackServer, peers: Peers) -> socket.socket:
 async def test_whoever_does_not_take_its_answers_is_cut_off() -> None:
     async with running(keep_alive=0.1) as server:
         with Peers(server.port) as peers:
-            before = open_files()
+            before = open_sockets()
             peer = await deaf(server, peers)
-            await until(lambda: open_files() == before + 1)  # the peer's own end
+            await until(lambda: open_sockets() == before + 1)  # the peer's own end
             assert peer.fileno() >= 0
         assert await is_served(server)
 
@@ -275,7 +275,7 @@ async def test_whoever_does_not_take_its_answers_does_not_keep_the_server_from_c
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("af10_async.callback_http._SHUTDOWN_SECONDS", 0.05)
-    async with running(keep_alive=3600) as server, as_many_files_as_before():
+    async with running(keep_alive=3600) as server, as_many_sockets_as_before():
         with Peers(server.port) as peers:
             await deaf(server, peers)
             await server.__aexit__(None, None, None)
@@ -373,7 +373,7 @@ async def test_closing_while_handshakes_are_under_way_leaves_nothing(
 ) -> None:
     tls = {"tls_cert": certificate.cert, "tls_key": certificate.key}
     with Peers(0) as nobody:
-        async with as_many_files_as_before():
+        async with as_many_sockets_as_before():
             async with running(**tls) as server:
                 peers = nobody.enter_context(Peers(server.port))
                 crowd = [peers.connect(client_hello()[: 60 * number]) for number in range(5)]
@@ -415,7 +415,7 @@ async def test_a_request_that_never_ends_does_not_keep_it_from_closing(
 
 async def test_a_cancellation_while_it_closes_leaves_nothing() -> None:
     """At any turn of the loop; the request under way is given up, and not acknowledged."""
-    async with as_many_files_as_before():
+    async with as_many_sockets_as_before():
         for turn in range(8):
             store = GatedStore()
             server = CallbackServer(
@@ -439,7 +439,7 @@ async def test_a_cancellation_while_it_closes_leaves_nothing() -> None:
 
 
 async def test_a_cancellation_while_it_starts_leaves_nothing() -> None:
-    async with as_many_files_as_before():
+    async with as_many_sockets_as_before():
         for turn in range(12):
             server = CallbackServer(public_url=PUBLIC_URL, host="localhost")
             starting = asyncio.create_task(server.__aenter__())
@@ -526,7 +526,7 @@ async def test_a_free_port_is_one_that_is_free_on_every_address(
         return create_server(address, **options)
 
     monkeypatch.setattr("socket.create_server", occupied_first)
-    async with as_many_files_as_before():
+    async with as_many_sockets_as_before():
         async with running(host="localhost") as server:
             assert server.port != taken[0].getsockname()[1]
             assert await is_served_at(SECOND_V4, server.port)

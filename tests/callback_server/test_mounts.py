@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from litestar import Litestar, asgi
 from starlette.middleware.base import RequestResponseEndpoint
 
 from af10_async import Account, Fleet
+from af10_async.callback_asgi import ASGIApp
 from af10_async.errors import ClosedError, JobInterruptedError
 from af10_async.sandbox import Sandbox
 from tests.conftest import ClientMaker, Tls
@@ -53,6 +55,8 @@ from .servers import (
 
 IN_APPS = (AIOHTTP, STARLETTE, FASTAPI, LITESTAR)
 TARGET = f"{MOUNTED_AT}/af10/{key_of()}?id={ID}"
+ELSEWHERE = "https://www.example.com/elsewhere"
+"""A public address whose path never arrives, so that the mount has to be found by itself."""
 
 Served = AbstractAsyncContextManager[object]
 
@@ -273,20 +277,51 @@ async def test_websockets_are_closed_and_other_kinds_of_scopes_left_alone() -> N
 # -- paths -----------------------------------------------------------------------------------------
 
 
+def mounted_in(kind: Kind) -> Mounted:
+    """A receiver; when it is served as it is, only its public address says where."""
+    return receiver() if kind is ASGI else receiver(public_url=ELSEWHERE)
+
+
 async def asked(
     kind: Kind, place: Place, path: str, *, at: str = MOUNTED_AT, **options: Any
 ) -> int:
     """What a callback at that path is answered by an app that has the receiver mounted `at`."""
-    found = receiver()
+    found = mounted_in(kind)
     app = asgi_app(kind, found, at=at)
     async with under_uvicorn(app, place.listening, http=kind.host, is_quick=True, **options):
-        target = f"{path}/{key_of()}"
-        answers = [
-            await talk(place.port, request(f"{target}{added}id={ID}")) for added in ("?", "&", "/?")
-        ]
-        assert await known(found.store, key_of()) in ((), (ID,))
+        return await answer_at(path, place, found)
+
+
+async def answer_at(path: str, place: Place, found: Mounted) -> int:
+    """What a callback at that path is answered, however its id is added."""
+    target = f"{path}/{key_of()}"
+    answers = [
+        await talk(place.port, request(f"{target}{added}id={ID}")) for added in ("?", "&", "/?")
+    ]
+    assert await known(found.store, key_of()) in ((), (ID,))
     (status,) = {answer.status for answer in answers}
     return status
+
+
+@asynccontextmanager
+async def under_hypercorn(
+    app: Any, listening: socket.socket, *, root_path: str = ""
+) -> AsyncIterator[None]:
+    """hypercorn's own server in this loop."""
+    reason = "hypercorn is not installed: pip install hypercorn"
+    server = pytest.importorskip("hypercorn.asyncio", reason=reason)
+    config = pytest.importorskip("hypercorn.config", reason=reason).Config()
+    config.root_path, config.errorlog = root_path, None
+    config.bind = [f"fd://{listening.dup().detach()}"]  # which it closes
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        server.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
+    )
+    try:
+        yield
+    finally:
+        stop.set()
+        await serving
 
 
 @pytest.mark.parametrize("kind", ON_UVICORN, ids=str)
@@ -300,6 +335,38 @@ async def test_a_proxy_may_take_off_what_root_path_says(
     kind: Kind, root_path: str, place: Place
 ) -> None:
     assert await asked(kind, place, "/webhooks/af10", root_path=root_path) == 200
+
+
+@pytest.mark.parametrize("kind", ON_UVICORN, ids=str)
+@pytest.mark.parametrize(
+    ("root_path", "at"), [("", MOUNTED_AT), ("/shop", MOUNTED_AT), ("/shop", "/")]
+)
+async def test_a_server_need_not_put_the_root_path_back_in_front(
+    kind: Kind, root_path: str, at: str, place: Place
+) -> None:
+    """hypercorn hands the path on as the proxy has sent it."""
+    found = mounted_in(kind)
+    async with under_hypercorn(asgi_app(kind, found, at=at), place.listening, root_path=root_path):
+        assert await answer_at(f"{at}/af10".replace("//", "/"), place, found) == 200
+
+
+@pytest.mark.parametrize("kind", [STARLETTE, FASTAPI, LITESTAR], ids=str)
+async def test_a_proxy_may_leave_on_what_root_path_says(kind: Kind, place: Place) -> None:
+    found = mounted_in(kind)
+    async with under_hypercorn(asgi_app(kind, found), place.listening, root_path="/shop"):
+        assert await answer_at(f"/shop{MOUNTED_AT}/af10", place, found) == 200
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
+@pytest.mark.parametrize("taken_off", ["", "/shop"])
+async def test_fastapi_itself_may_say_the_root_path(taken_off: str, place: Place) -> None:
+    """Whether the proxy takes it off or leaves it on."""
+    found = receiver(public_url=ELSEWHERE)
+    app = FastAPI(lifespan=entering(found), root_path="/shop")
+    app.mount(MOUNTED_AT, found.asgi_app())
+    path = f"/shop{MOUNTED_AT}/af10".removeprefix(taken_off)
+    async with under_uvicorn(app, place.listening, is_quick=True):
+        assert await answer_at(path, place, found) == 200
 
 
 @pytest.mark.parametrize("kind", [AIOHTTP, *ON_UVICORN], ids=str)
@@ -341,9 +408,9 @@ async def answered(scope: dict[str, Any]) -> tuple[int, bytes, dict[bytes, bytes
         raise AssertionError("the body is not read")
 
     usual = {"type": "http", "http_version": "1.1", "method": "GET", "headers": []}
-    async with receiver() as found:
+    async with receiver(public_url=ELSEWHERE) as found:
         given = {"query_string": f"id={ID}".encode(), **usual, **scope}
-        await found.asgi_app()(given, receive, send)
+        await ASGIApp(found, "af10")(given, receive, send)
     start, body = sent
     return start["status"], body["body"], dict(start["headers"])
 
@@ -367,6 +434,39 @@ async def test_a_server_need_not_say_how_the_path_was_sent(root_path: str) -> No
 async def test_a_root_path_that_is_not_in_the_path_takes_nothing_off(root_path: str) -> None:
     path = f"/af10/{key_of()}"
     assert (await answered({"path": path, "root_path": root_path}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path"),
+    [
+        ("/webhooks", "/shop/webhooks"),
+        ("/webhooks", "/a/shop/webhooks"),
+        ("/webhooks", "/shop//webhooks"),
+        ("/webhooks", "shop/webhooks"),
+        ("/hooks/webhooks", "/shop/hooks/webhooks"),
+        ("/webhooks", "/webhooks/webhooks"),
+        ("/af10", "/shop/af10"),
+        ("", "/shop/af10"),
+        ("", "/af10"),
+        ("/af10", "/af10"),
+        ("", "/af10/shop"),
+    ],
+)
+async def test_the_end_of_a_root_path_that_a_proxy_took_off_is_where_it_is_mounted(
+    path: str, root_path: str
+) -> None:
+    """Also when the mount, or what was taken off, is called as the prefix in front of the keys."""
+    path = f"{path}/af10/{key_of()}"
+    raw = path.encode()
+    for given in ({}, {"raw_path": raw}, {"raw_path": None}):
+        scope = {"path": path, "root_path": root_path, **given}
+        assert (await answered(scope))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/hooks", "/b/webhooks", "/webhooksX", "/webhooks/b", "//"])
+async def test_only_a_whole_end_of_the_root_path_is_taken_off(path: str) -> None:
+    scope = {"path": f"{path}/af10/{key_of()}", "root_path": "/shop/webhooks"}
+    assert (await answered(scope))[0] == 404
 
 
 # -- its log ---------------------------------------------------------------------------------------

@@ -363,6 +363,17 @@ async def test_a_certificate_that_ends_soon_passes_with_advice(
     assert round(found["certificate"].details["days_left"]) == 10
 
 
+@pytest.mark.parametrize("name", ["hooks..example.com", f"{'a' * 64}.example.com"])
+async def test_a_name_that_cannot_have_an_address_is_not_found(
+    right: Environment, name: str
+) -> None:
+    right.set(public_url=f"https://{name}", listen_port=0)
+    found = await examined()
+    assert found["certificate"].state is State.SKIPPED
+    assert "has a name that cannot have an address" in found["certificate"].message
+    assert found["round trip"].details["problem"] == "name_not_found"
+
+
 # -- round trip ------------------------------------------------------------------------------------
 
 
@@ -481,6 +492,34 @@ async def test_a_callback_secret_that_the_store_does_not_have_fails(
     found = (await examined())["store"]
     assert (found.state, SECRET in repr(found)) == (State.FAILED, False)
     assert "AF10_CALLBACK_SECRET" in found.message
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "valkey"])
+@pytest.mark.parametrize("secret", [None, SECRET])
+async def test_a_store_without_a_callback_secret_is_not_given_one(
+    right: Environment, tmp_path: Path, kind: str, secret: str | None
+) -> None:
+    url = SHARED_URLS[kind](tmp_path)
+    store = open_store(url)
+    await store.open()
+    await store.close()
+    right.set(store=url, callback_secret=secret)
+    assert states(await examined()) == {"target": "skipped"}
+    await store.open()
+    assert await store.callback_secret(b"the first") == b"the first"
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "valkey"])
+async def test_the_callback_secret_of_the_store_is_what_others_are_recognised_by(
+    right: Environment, tls: Tls, tmp_path: Path, kind: str
+) -> None:
+    url = SHARED_URLS[kind](tmp_path)
+    async with CallbackServer(store=url, tls_cert=tls.cert, tls_key=tls.key) as server:
+        right.set(store=url, listen_port=server.port, public_url=server.public_url)
+        found = await examined()
+    assert states(found) == {"target": "skipped"}
+    assert found["listening port"].details["is_in_use"]
 
 
 # -- what holds for all ----------------------------------------------------------------------------

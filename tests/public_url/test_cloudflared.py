@@ -478,6 +478,55 @@ async def test_a_program_that_does_not_end_is_asked_once_and_killed(stand_in: St
     assert (stand_in.folder / "terms").read_text() == "x"
 
 
+LEAVES_SOMETHING = """
+import pathlib, subprocess, sys, time
+
+sleep = [sys.executable, "-ISc", "import time; time.sleep(20)"]
+left = subprocess.Popen(sleep, start_new_session=True)
+pathlib.Path(FOLDER, "left").write_text(str(left.pid))
+sys.stderr.write(LINES)
+sys.stderr.flush()
+while not pathlib.Path(FOLDER, "enough").exists():
+    time.sleep(0.005)
+"""
+
+
+@pytest.fixture
+def leaving(stand_in: StandIn) -> Iterable[Path]:
+    """A program that leaves another one behind, which has its output open for 20 s.
+
+    Gives the file with the process id of that one.
+    """
+    lines = "".join(f"{line}\n" for _, line in quick())
+    given = f"LINES = {lines!r}\nFOLDER = {str(stand_in.folder)!r}\n"
+    stand_in.program.write_text(f"#!{sys.executable} -IS\n{given}{LEAVES_SOMETHING}")
+    left = stand_in.folder / "left"
+    yield left
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(left.read_text()), signal.SIGKILL)
+
+
+@posix
+async def test_what_it_left_behind_does_not_hold_up_its_end(
+    stand_in: StandIn, leaving: Path
+) -> None:
+    naps = Naps({0.5})
+    async with tunnel(stand_in, naps).open(LOCAL, nobody) as url:
+        assert url == URL
+    assert is_alive(int(leaving.read_text()))
+    assert naps.taken == [0.5]
+
+
+@posix
+async def test_an_end_is_noticed_whatever_it_left_behind(stand_in: StandIn, leaving: Path) -> None:
+    told: list[str | None] = []
+    async with tunnel(stand_in, Naps({0.5})).open(LOCAL, told.append):
+        stand_in.signal("enough")
+        await until(lambda: told)
+        assert is_alive(int(leaving.read_text()))
+    assert told == [None]
+
+
 async def test_one_object_serves_several_servers_at_a_time(stand_in: StandIn) -> None:
     stand_in.plan(quick())
     shared = tunnel(stand_in)
