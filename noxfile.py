@@ -74,6 +74,21 @@ def cuts(session: nox.Session) -> None:
 
 
 @nox.session
+def fire(session: nox.Session) -> None:
+    """Attack the receiver in every way we know, and measure; some minutes."""
+    session.install("-e", ".[all]", *_group("tests"), *_group("examples"))
+    session.run("python", "-m", "tests.fire.campaign", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads callbacks, guided by coverage; a minute."""
+    session.install("-e", ".[all]", "atheris", *_group("tests"))
+    arguments = session.posargs or ("-max_total_time=60",)
+    session.run("python", "-m", "tests.fuzz.fuzz_callbacks", *arguments)
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """Run the suite with the lowest versions that we allow."""
     session.install("uv")

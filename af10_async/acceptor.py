@@ -52,9 +52,11 @@ _STEADY_SECONDS = 60.0
 class Connection:
     """One connection, from when it was accepted."""
 
-    __slots__ = ("_task", "_transport", "owns_socket")
+    __slots__ = ("_task", "_transport", "origin", "owns_socket")
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        """The address that it comes from."""
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self.owns_socket = False
@@ -79,6 +81,41 @@ class Connection:
             self._transport.abort()
         elif self._task is not None:
             self._task.cancel()
+
+
+class _Idle:
+    """Connections that do nothing, in the order of what they did last, by where they come from.
+
+    Those of whoever has most go first: a flood displaces its own, and not those of others, who may
+    be far away and slow.
+    """
+
+    def __init__(self) -> None:
+        self._by_origin: dict[str, dict[Connection, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, connection: Connection) -> None:
+        self._by_origin.setdefault(connection.origin, {})[connection] = None
+        self._count += 1
+
+    def discard(self, connection: Connection) -> bool:
+        """Whether it was there."""
+        group = self._by_origin.get(connection.origin, {})
+        if connection not in group:
+            return False
+        del group[connection]
+        if not group:
+            del self._by_origin[connection.origin]
+        self._count -= 1
+        return True
+
+    def oldest(self) -> Connection | None:
+        """Of the origin that has most; None when there is none at all."""
+        largest = max(self._by_origin.values(), key=len, default=None)
+        return next(iter(largest)) if largest else None
 
 
 class Acceptor:
@@ -107,8 +144,7 @@ class Acceptor:
         self._on_death = on_death
         self._runtime = runtime
         self._tls: ssl.SSLContext | None = None
-        self._idle: dict[Connection, None] = {}
-        """In the order of what they did last."""
+        self._idle = _Idle()
         self._busy: set[Connection] = set()
         self.port = 0
         """Where it listens, or did until its socket broke for good."""
@@ -151,19 +187,18 @@ class Acceptor:
 
     def is_busy(self, connection: Connection) -> None:
         """It has a request under way."""
-        if connection in self._idle:
-            del self._idle[connection]
+        if self._idle.discard(connection):
             self._busy.add(connection)
 
     def is_idle(self, connection: Connection) -> None:
         """It has none any more."""
         if connection in self._busy:
             self._busy.remove(connection)
-            self._idle[connection] = None
+            self._idle.add(connection)
 
     def is_gone(self, connection: Connection) -> None:
         """It has ended."""
-        self._idle.pop(connection, None)
+        self._idle.discard(connection)
         self._busy.discard(connection)
 
     def _make_room(self) -> bool:
@@ -173,7 +208,7 @@ class Acceptor:
         return self._drop_oldest()
 
     def _drop_oldest(self) -> bool:
-        oldest = next(iter(self._idle), None)
+        oldest = self._idle.oldest()
         if oldest is None:
             return False
         self.is_gone(oldest)
@@ -240,9 +275,9 @@ class Acceptor:
 
     def _accept_some(self, listening: socket.socket) -> None:
         for _ in range(self._at_once):
-            accepted, _ = listening.accept()
+            accepted, address = listening.accept()
             accepted.setblocking(False)
-            self._take(accepted)
+            self._take(accepted, str(address[0]))
 
     async def _wait_for_room(self, error: OSError) -> None:
         if error.errno in _NO_ROOM:
@@ -257,12 +292,12 @@ class Acceptor:
             self._next_warning = now + _WARNING_SECONDS
             logger.warning(text, *about)
 
-    def _take(self, accepted: socket.socket) -> None:
+    def _take(self, accepted: socket.socket, origin: str) -> None:
         if not self._make_room():
             accepted.close()
             return
-        connection = Connection()
-        self._idle[connection] = None
+        connection = Connection(origin)
+        self._idle.add(connection)
         task = asyncio.create_task(self._lead(accepted, connection), name="af10_async handshake")
         connection.begins(task)
         self._handshakes[task] = connection
@@ -298,12 +333,16 @@ class Acceptor:
             logger.debug("a connection ended before it began: %s", _reason(error))
 
 
-def most_connections() -> int:
-    """How many there may be: half of the files that this process may have open, at most 1,000."""
+def most_connections(*, has_tls: bool) -> int:
+    """How many there may be: half of the files that this process may have open, at most 1,000.
+
+    With TLS, at most 200: each takes a third of a megabyte.
+    """
+    most = 200 if has_tls else 1000
     if resource is None:
-        return 500
+        return min(most, 500)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1000 if files == resource.RLIM_INFINITY else max(16, min(1000, files // 2))
+    return most if files == resource.RLIM_INFINITY else max(16, min(most, files // 2))
 
 
 def _reason(error: BaseException) -> str:

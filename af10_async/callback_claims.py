@@ -57,7 +57,9 @@ class Claims:
     def tell(self, record: JobRecord) -> None:
         """A callback has changed this record."""
         listeners = self._listeners.get(record.key)
-        if listeners is not None and any([listener(record) for listener in listeners]):
+        if listeners is not None and any(
+            [listener(record) for listener in listeners]  # noqa: C419 - each of them is told
+        ):
             return
         if self.orphan_handlers and not record.is_done:
             self._do(self._tell_of_orphan(record))

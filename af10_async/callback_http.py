@@ -31,6 +31,8 @@ _SHUTDOWN_SECONDS = 5.0
 _TURNS = 3
 """Turns of the loop after which what has arrived is read, and begins to be handled."""
 _SERVER = "af10_async"
+_BLOCK = 16 * 1024
+"""Bytes that are read at a time."""
 
 
 class Listening:
@@ -135,6 +137,9 @@ class _Protocol(web.RequestHandler):
         self._untaken = None
         self.connection.is_made(transport)
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=1)
+        if hasattr(transport, "max_size"):
+            # Asyncio reads a quarter of a megabyte at a time, which an endless head would hold.
+            transport.max_size = _BLOCK
         super().connection_made(transport)
 
     def pause_writing(self) -> None:

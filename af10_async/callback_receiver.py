@@ -218,8 +218,8 @@ class CallbackReceiver:
         for task in tasks:
             task.cancel()
         if tasks:
-            # Not `gather`, whose cancellation goes on to those that it waits for: one of them may be
-            # waiting for this, when a handler closes the server within a timeout.
+            # Not `gather`, whose cancellation goes on to those that it waits for: one of them may
+            # be waiting for this, when a handler closes the server within a timeout.
             await asyncio.wait(tasks)
 
     @property
@@ -273,7 +273,7 @@ class CallbackReceiver:
         """
         from .callback_asgi import ASGIApp
 
-        return ASGIApp(self)
+        return ASGIApp(self, self._prefix)
 
     # -- for the clients ---------------------------------------------------------------------------
 

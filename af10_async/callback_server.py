@@ -71,7 +71,7 @@ class CallbackServer(CallbackReceiver):
             when not given, 75 when there are trusted proxies. It must be longer than a proxy keeps
             connections to this server.
         max_connections: Most connections at a time, above which idle ones are closed; half of the
-            open files that this process may have, and at most 1,000, when not given.
+            open files that this process may have, and at most 1,000 (with TLS 200), when not given.
         preflight: On entry, see whether the public address leads here.
         ca_file: Certificates that the preflight trusts beside the usual ones, a PEM file.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no
@@ -204,7 +204,7 @@ class CallbackServer(CallbackReceiver):
         listening = Listening(
             self.handle,
             keep_alive=self._keep_alive,
-            most=self._max_connections or most_connections(),
+            most=self._max_connections or most_connections(has_tls=self._certificate is not None),
             on_death=self._has_died,
             runtime=self._runtime,
         )

@@ -34,9 +34,7 @@ _SECRETS = ("api_key", "username", "password", "callback_secret", "store")
 
 
 _PROXIES_EXPECTED = "addresses or networks of proxies, such as 127.0.0.1,10.0.0.0/8"
-_CALLBACK_SECRET_EXPECTED = (
-    "at least 16 characters that nobody can guess, the same on every replica"
-)
+_SIGNER_EXPECTED = "at least 16 characters that nobody can guess, the same on every replica"
 
 
 def _expected(text: str, **extra: Any) -> Any:
@@ -93,7 +91,7 @@ class MountedSettings(StoreSettings):
         " https://www.example.com/webhooks"
     )
     trusted_proxies: Proxies = _expected(_PROXIES_EXPECTED, default=())
-    callback_secret: CallbackSecret | None = _expected(_CALLBACK_SECRET_EXPECTED, default=None)
+    callback_secret: CallbackSecret | None = _expected(_SIGNER_EXPECTED, default=None)
 
     def receiver_arguments(self) -> dict[str, Any]:
         """What a `CallbackReceiver` with these settings is made with."""
@@ -127,7 +125,7 @@ class ReceiverSettings(StoreSettings):
         default=None,
     )
     trusted_proxies: Proxies = _expected(_PROXIES_EXPECTED, default=())
-    callback_secret: CallbackSecret | None = _expected(_CALLBACK_SECRET_EXPECTED, default=None)
+    callback_secret: CallbackSecret | None = _expected(_SIGNER_EXPECTED, default=None)
 
     @property
     def fixed_url(self) -> str | None:

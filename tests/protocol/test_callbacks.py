@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from af10_async.protocol.callbacks import (
     MAX_TARGET_LENGTH,
     Callback,
+    Probe,
     Rejection,
     callback_prefixes,
     read_callback,
@@ -22,11 +23,13 @@ ID = "0b8e6a3c-7a51-4d0e-9a65-9f6d2c1e4b77"
 OTHER = "11111111-2222-4333-8444-555555555555"
 
 
-def read(target: str, method: str = "GET", prefix: str = "hooks") -> Callback | Rejection:
-    return read_callback(method, target, prefixes=callback_prefixes("", prefix), callback_secret=SIGNER)
+def read(target: str, method: str = "GET", prefix: str = "hooks") -> Callback | Probe | Rejection:
+    return read_callback(
+        method, target, prefixes=callback_prefixes("", prefix), callback_secret=SIGNER
+    )
 
 
-def status(found: Callback | Rejection) -> int:
+def status(found: Callback | Probe | Rejection) -> int:
     assert isinstance(found, Rejection), found
     return found.status
 
@@ -267,6 +270,7 @@ def test_no_text_raises_and_none_is_a_callback_without_a_genuine_key(
         assert found.secret.isascii()
         assert found.secret.replace("-", "").replace("_", "").isalnum()
     else:
+        assert isinstance(found, Rejection)
         assert found.status in (400, 404, 405)
 
 
@@ -278,4 +282,5 @@ def test_a_genuine_key_with_any_query_gives_a_clean_secret_or_a_bad_request(rest
         assert found.secret.isascii()
         assert found.secret.isprintable()
     else:
+        assert isinstance(found, Rejection)
         assert found.status == 400
