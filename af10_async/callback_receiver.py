@@ -273,7 +273,7 @@ class CallbackReceiver:
         """
         from .callback_asgi import ASGIApp
 
-        return ASGIApp(self, self._prefix)
+        return ASGIApp(self)
 
     # -- for the clients ---------------------------------------------------------------------------
 

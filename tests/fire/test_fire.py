@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 CONNECTIONS = 200
 FILES = 160
 """Descriptors of the receiver that is to have fewer than there are connections."""
-MOST_GROWTH = 256 * MIB
+MOST_GROWTH = 512 * MIB
 """Of the receiver's memory. A TLS connection of asyncio takes a third of a megabyte, and what was
 let go waits for the garbage collector; there are 200 of them at most."""
 CALLBACKS = 8
