@@ -16,6 +16,8 @@ import psutil  # type: ignore[import-untyped]
 from af10_async.protocol.lifecycle import Event, Transition
 from af10_async.stores import MemoryStore
 
+from .conftest import GatedStore
+
 
 class Peers(ExitStack):
     """Connections to a port, closed at the end."""
@@ -24,12 +26,15 @@ class Peers(ExitStack):
         super().__init__()
         self._port = port
 
-    def connect(self, data: bytes = b"", *, room: int | None = None) -> socket.socket:
+    def connect(
+        self, data: bytes = b"", *, room: int | None = None, origin: str = "127.0.0.1"
+    ) -> socket.socket:
         """One more, which has sent `data`; the system takes it in before the server does.
 
         `room` makes the buffer small for what it has not read.
         """
         made = self.enter_context(socket.socket())
+        made.bind((origin, 0))
         if room is not None:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         made.connect(("127.0.0.1", self._port))
@@ -125,3 +130,14 @@ class GatedJob(MemoryStore):
             self.waiting += 1
             await self.gate.wait()
         return await super().apply(key, event)
+
+
+class LateStore(GatedStore):
+    """Keeps nothing before somebody has given up, and everything from then on."""
+
+    async def apply(self, key: str, event: Event) -> Transition | None:
+        try:
+            return await super().apply(key, event)
+        except asyncio.CancelledError:
+            self.gate.set()
+            raise
