@@ -8,7 +8,7 @@ open descriptors of the receiver before, at most and afterwards, how much the at
 and what the log says (at INFO). At last, whether answers tell kinds of wrong keys apart. The exit
 code is 1 when a limit is broken: a callback lost, p99 of 250 ms or more, a traceback or input of
 the attacker in the log, more than 100 lines in it, descriptors that do not come back, memory that
-grows by more than 512 MiB, anything stored for an attacker.
+grows by more than 128 MiB, anything stored for an attacker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .timing import differences
 MIB = 1024 * 1024
 LONGEST = 0.250
 """Seconds: the p99 of callbacks must be below it."""
-MOST_GROWTH = 512 * MIB
+MOST_GROWTH = 128 * MIB
 MOST_LINES = 100
 """Lines in the log beside one for each callback."""
 

@@ -26,8 +26,8 @@ CONNECTIONS = 200
 FILES = 160
 """Descriptors of the receiver that is to have fewer than there are connections."""
 MOST_GROWTH = 192 * MIB
-"""Of the receiver's memory. A TLS connection of asyncio takes a third of a megabyte, and there are 200
-of them at most; the rest is room for other Pythons and allocators."""
+"""Of the receiver's memory. A TLS connection of asyncio takes a third of a megabyte, and there are
+200 of them at most; the rest is room for other Pythons and allocators."""
 CALLBACKS = 8
 """During each attack: two of each way, plain and TLS, by a new connection and a kept one."""
 KINDS = {
