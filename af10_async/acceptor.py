@@ -30,8 +30,8 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("af10_async.callback_server")
 
-_MOST_AT_ONCE = 64
-"""Connections that are accepted before others get their turn."""
+_MOST_AT_ONCE = 16
+"""Connections that are accepted before others get their turn; with TLS each costs 300 KB at once."""
 _SHARE_AT_ONCE = 16
 """And the share of all that there may be: who comes must not be displaced before it has spoken."""
 _HANDSHAKE_SECONDS = 10.0
@@ -63,6 +63,10 @@ class Connection:
     def begins(self, task: asyncio.Task[None]) -> None:
         """The task leads it through its handshake."""
         self._task = task
+
+    def is_led(self) -> None:
+        """The task is done. It may hold its error, and that much memory: see `forget_traceback`."""
+        self._task = None
 
     def is_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is done."""
@@ -276,26 +280,27 @@ class Acceptor:
             connection.owns_socket = True
             return made
 
-        await asyncio.get_running_loop().connect_accepted_socket(
-            make,
-            accepted,
-            ssl=self._tls,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
-            ssl_shutdown_timeout=_GOODBYE_SECONDS if self._tls else None,
-        )
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                make,
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
+                ssl_shutdown_timeout=_GOODBYE_SECONDS if self._tls else None,
+            )
+        except Exception as error:
+            logger.debug("a connection ended before it began: %s", _reason(error))
+            forget_traceback(error)
 
     def _is_led(
         self, accepted: socket.socket, connection: Connection, task: asyncio.Task[None]
     ) -> None:
         del self._handshakes[task]
-        error = None if task.cancelled() else task.exception()
-        if error is None and not task.cancelled():
-            return
-        self.is_gone(connection)
-        if not connection.owns_socket:  # a task that is cancelled early has not even begun
-            accepted.close()
-        if error is not None:
-            logger.debug("a connection ended before it began: %s", _reason(error))
+        connection.is_led()
+        if connection.is_half_way:
+            self.is_gone(connection)
+            if not connection.owns_socket:  # a task that is cancelled early has not even begun
+                accepted.close()
 
 
 def most_connections() -> int:
@@ -304,6 +309,16 @@ def most_connections() -> int:
         return 500
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1000 if files == resource.RLIM_INFINITY else max(16, min(1000, files // 2))
+
+
+def forget_traceback(error: BaseException | None) -> None:
+    """Let go of the memory behind an error that a peer can cause as often as it likes.
+
+    Frames that hold the error are held by its traceback: the garbage collector would find them, but
+    it counts objects and not their size, so that it comes after hundreds of megabytes.
+    """
+    if error is not None:
+        error.__traceback__ = None
 
 
 def _reason(error: BaseException) -> str:

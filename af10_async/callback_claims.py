@@ -57,7 +57,8 @@ class Claims:
     def tell(self, record: JobRecord) -> None:
         """A callback has changed this record."""
         listeners = self._listeners.get(record.key)
-        if listeners is not None and any([listener(record) for listener in listeners]):
+        claimed = [listener(record) for listener in listeners] if listeners is not None else ()
+        if any(claimed):
             return
         if self.orphan_handlers and not record.is_done:
             self._do(self._tell_of_orphan(record))

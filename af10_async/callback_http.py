@@ -16,7 +16,7 @@ from typing import cast
 from aiohttp import HttpVersion11, http_parser, web
 from aiohttp.abc import AbstractStreamWriter
 
-from .acceptor import Acceptor, Connection
+from .acceptor import Acceptor, Connection, forget_traceback
 from .callback_aiohttp import AiohttpRequest
 from .protocol.answers import Answer, answer
 from .protocol.callbacks import MAX_TARGET_LENGTH
@@ -30,6 +30,8 @@ _SHUTDOWN_SECONDS = 5.0
 """For the requests under way, when the server closes."""
 _TURNS = 3
 """Turns of the loop after which what has arrived is read, and begins to be handled."""
+_READ_AT_ONCE = 16 * 1024
+"""Bytes; a callback has far fewer, and asyncio would make room for 256 KiB each time."""
 _SERVER = "af10_async"
 
 
@@ -135,6 +137,8 @@ class _Protocol(web.RequestHandler):
         self._untaken = None
         self.connection.is_made(transport)
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=1)
+        if hasattr(transport, "max_size"):  # asyncio's, without TLS
+            transport.max_size = _READ_AT_ONCE
         super().connection_made(transport)
 
     def pause_writing(self) -> None:
@@ -148,9 +152,11 @@ class _Protocol(web.RequestHandler):
         self._forget_untaken()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """There is no peer any more."""
+        """There is no peer any more, nor an answer to what it sent in vain."""
         self._forget_untaken()
         super().connection_lost(exc)
+        for message, _ in self._messages:  # those that were not handled any more
+            forget_traceback(getattr(message, "exc", None))
 
     def _forget_untaken(self) -> None:
         if self._untaken is not None:
@@ -164,6 +170,7 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What is answered when there is no request to handle, or when handling it failed."""
+        forget_traceback(exc)  # with all that was received, in a cycle
         if status < 500:
             self.logger.debug("a malformed request was turned away")
             return _Response(answer(400), close=True)

@@ -16,6 +16,8 @@ import psutil  # type: ignore[import-untyped]
 from af10_async.protocol.lifecycle import Event, Transition
 from af10_async.stores import MemoryStore
 
+from .conftest import GatedStore
+
 
 class Peers(ExitStack):
     """Connections to a port, closed at the end."""
@@ -125,3 +127,14 @@ class GatedJob(MemoryStore):
             self.waiting += 1
             await self.gate.wait()
         return await super().apply(key, event)
+
+
+class LateStore(GatedStore):
+    """Keeps nothing before somebody has given up, and everything from then on."""
+
+    async def apply(self, key: str, event: Event) -> Transition | None:
+        try:
+            return await super().apply(key, event)
+        except asyncio.CancelledError:
+            self.gate.set()
+            raise

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from af10_async.protocol.callbacks import (
     MAX_TARGET_LENGTH,
     Callback,
+    Probe,
     Rejection,
     callback_prefixes,
     read_callback,
@@ -23,7 +24,10 @@ OTHER = "11111111-2222-4333-8444-555555555555"
 
 
 def read(target: str, method: str = "GET", prefix: str = "hooks") -> Callback | Rejection:
-    return read_callback(method, target, prefixes=callback_prefixes("", prefix), callback_secret=SIGNER)
+    prefixes = callback_prefixes("", prefix)
+    found = read_callback(method, target, prefixes=prefixes, callback_secret=SIGNER)
+    assert not isinstance(found, Probe)
+    return found
 
 
 def status(found: Callback | Rejection) -> int:
@@ -279,3 +283,22 @@ def test_a_genuine_key_with_any_query_gives_a_clean_secret_or_a_bad_request(rest
         assert found.secret.isprintable()
     else:
         assert found.status == 400
+
+
+@pytest.mark.parametrize(
+    ("public_path", "arrives"),
+    [
+        ("/caf%C3%A9", "/caf%C3%A9"),
+        ("/%7Edealers/", "/~dealers"),
+        ("/~dealers", "/%7edealers"),
+        ("/a%20b", "/a%20b"),
+    ],
+)
+def test_the_path_of_the_public_address_is_known_in_whatever_letters(
+    public_path: str, arrives: str
+) -> None:
+    prefixes = callback_prefixes(public_path, "hooks")
+    for path in ("", arrives):
+        target = f"{path}/hooks/{KEY}?id={ID}"
+        found = read_callback("GET", target, prefixes=prefixes, callback_secret=SIGNER)
+        assert found == Callback(KEY, ID)
