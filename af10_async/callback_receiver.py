@@ -49,6 +49,9 @@ ORPHAN_LIFETIME = 7 * 24 * 3600.0
 STORE_TIMEOUT = 5.0
 """Seconds that the store has to keep a secret before the caller is told to come back."""
 
+_MOST_PATHS = 8
+"""Most paths under which callbacks are read: of the present address, and of those before it."""
+
 
 class CallbackReceiver:
     """Receives callbacks inside an app of yours, for one client or for many.
@@ -152,7 +155,9 @@ class CallbackReceiver:
     def _has_address(self, url: str | None) -> None:
         self._public_url = url
         if url is not None:
-            self._prefixes = callback_prefixes(urlsplit(url).path, self._prefix)
+            # AF10 calls the address that a job was given, also when there is another by now.
+            found = (*callback_prefixes(urlsplit(url).path, self._prefix), *self._prefixes)
+            self._prefixes = tuple(dict.fromkeys(found))[:_MOST_PATHS]
 
     # -- its life ----------------------------------------------------------------------------------
 

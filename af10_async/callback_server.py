@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 from .callback_claims import Orphan, OrphanHandler
 from .callback_receiver import CallbackReceiver
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["CallbackServer", "Orphan", "OrphanHandler"]
 
 logger = logging.getLogger("af10_async.callback_server")
+certificate_logger = logging.getLogger("af10_async.public_url")
 
 KEEP_ALIVE = 15.0
 """Seconds that a connection may be idle, or take over the head of a request."""
@@ -130,7 +132,7 @@ class CallbackServer(CallbackReceiver):
         self._preflight = preflight
         self._ca_file = ca_file
         self._listening: Listening | None = None
-        self._is_down = self._is_dead = False
+        self._is_down = self._is_dead = self._is_told = False
         self._addressed: dict[str, str] = {}
         """The address that each job was given, where it may become another."""
 
@@ -172,9 +174,10 @@ class CallbackServer(CallbackReceiver):
         self._listening = listening = await self._listen()
         async with AsyncExitStack() as way:
             try:
-                self._is_at(
-                    await way.enter_async_context(self._way.open(self._local(), self._is_at))
-                )
+                given = await way.enter_async_context(self._way.open(self._local(), self._tell))
+                if not self._is_told:  # else what was told meanwhile is newer
+                    self._is_at(given)
+                self._look_at_name()
                 if self._preflight:
                     await self._see_whether_reached()
             except BaseException:
@@ -189,9 +192,25 @@ class CallbackServer(CallbackReceiver):
 
         await reached(self, ca_file=self._ca_file, runtime=self._runtime)
 
+    def _look_at_name(self) -> None:
+        """Say so when callers would refuse the certificate for the name that they are given."""
+        certificate, way = self._certificate, self._way
+        if certificate is None or not isinstance(way, FixedURL | OwnAddress):
+            return
+        host = urlsplit(self.public_url).hostname or ""
+        if not certificate.covers(host):
+            # Behind a proxy that speaks TLS by itself, nobody else sees this certificate.
+            certificate_logger.log(
+                logging.INFO if self._trusted else logging.WARNING,
+                "the certificate (tls_cert) is not for %s, the host of the public address: AF10"
+                " refuses it when it connects to this server directly; get one for this name, or"
+                " name the proxy in front (trusted_proxies)",
+                host,
+            )
+
     def _forget(self) -> None:
         self._listening = None
-        self._is_down = self._is_dead = False
+        self._is_down = self._is_dead = self._is_told = False
         if self._way.may_change or isinstance(self._way, OwnAddress):
             self._has_address(None)
         self._addressed.clear()
@@ -225,11 +244,21 @@ class CallbackServer(CallbackReceiver):
         """Whether it receives."""
         return super().is_running and not self._is_dead
 
+    def closed_error(self) -> ClosedError:
+        """What to raise for who needs it to run, when it does not."""
+        if self._is_dead:
+            return ClosedError(
+                "the callback server cannot listen any more (the log says why): leave it, and enter"
+                " it again",
+                sent=False,
+            )
+        return super().closed_error()
+
     @property
     def port(self) -> int:
         """The port that it listens on."""
         if self._listening is None:
-            raise ClosedError("the callback server is not running: enter it with `async with`")
+            raise self.closed_error()
         return self._listening.port
 
     def _local(self) -> LocalServer:
@@ -244,10 +273,12 @@ class CallbackServer(CallbackReceiver):
         """The address under which AF10 reaches it, without the prefix.
 
         Raises:
-            ClosedError: it is not known before the server is entered.
+            ClosedError: it is not known before the server is entered; or nothing listens any more.
             PublicURLError: a tunnel is down for now.
 
         """
+        if self._is_dead:
+            raise self.closed_error()
         if self._is_down:
             raise PublicURLError(
                 "the tunnel to the callback server is down for now: try again when it is back, or"
@@ -260,36 +291,44 @@ class CallbackServer(CallbackReceiver):
     def webhook_url(self, key: str) -> str:
         """The address that AF10 calls for the job with this key."""
         url = super().webhook_url(key)
-        if self._way.may_change and key not in self._arrivals:  # a probe is no job
+        if self._way.may_change:
             self._addressed[key] = self.public_url
             if len(self._addressed) > _MOST_REMEMBERED:
                 del self._addressed[next(iter(self._addressed))]
         return url
 
+    def _tell(self, url: str | None) -> None:
+        """As `_is_at`, for what the way to here says by itself."""
+        if self._takes_requests:  # else it has been closed
+            self._is_told = self._is_told or url is not None
+            self._is_at(url)
+
     def _is_at(self, url: str | None) -> None:
         """From now on, the world reaches it there; None: not at all, for now."""
-        self._is_down = url is None
-        url = self._checked_address(url) if url is not None else None
-        if url is None or url == self._public_url:
+        self._is_down = True
+        if url is None:
             return
-        old, before = self._public_url, self._prefixes
-        self._has_address(url)
-        if old is not None:  # what is called at the old one may still come
-            self._prefixes = tuple(dict.fromkeys((*self._prefixes, *before)))
+        new, old = self._checked_address(url), self._public_url
+        self._is_down = False
+        if new == old:
+            return
+        self._has_address(new)
         if old is not None:
             lost = [key for key, address in self._addressed.items() if address == old]
-            self._do(self._warn_of_old_address(old, url, lost))
+            self._do(self._warn_of_old_address(old, new, lost))
 
     def _checked_address(self, url: str) -> str:
         try:
             return FixedURL(url).url
         except ConfigurationError:
             raise PublicURLError(
-                f"{type(self._way).__name__} gives an address that is not https, or has a query"
+                f"{type(self._way).__name__} gives an address that AF10 cannot call: it must be"
+                " https, and have no query",
+                sent=False,
             ) from None
 
     async def _warn_of_old_address(self, old: str, new: str, keys: Sequence[str]) -> None:
-        waiting = [key for key in keys if await self._is_expected(key)]
+        waiting = await self._expected(keys)
         named = ", ".join(waiting[:_MOST_NAMED]) or "none"
         more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
         logger.warning(
@@ -298,13 +337,18 @@ class CallbackServer(CallbackReceiver):
             *(old, new, named, more),
         )
 
-    async def _is_expected(self, key: str) -> bool:
-        self._addressed.pop(key, None)
-        try:
-            record = await self.store.get(key)
-        except StoreError:
-            return True  # rather one too many
-        return record is not None and not record.is_done and not record.secrets
+    async def _expected(self, keys: Sequence[str]) -> list[str]:
+        """Those of these jobs that wait for a callback; when the store does not say, the rest."""
+        found: list[str] = []
+        for number, key in enumerate(keys):
+            self._addressed.pop(key, None)
+            try:
+                record = await self.store.get(key)
+            except StoreError:
+                return [*found, *keys[number:]]
+            if record is not None and not record.is_done and not record.secrets:
+                found.append(key)
+        return found
 
     def _heard_of(self, key: str) -> None:
         self._addressed.pop(key, None)

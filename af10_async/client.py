@@ -142,9 +142,10 @@ class AF10Client(Operations):
         runtime: Runtime | None = None,
     ) -> None:
         # Imported when it is needed: pydantic costs more than all of this package.
-        from .settings import Settings
+        from .settings import OF_THE_SERVER, Settings
 
         self._settings = Settings.from_arguments(
+            without=OF_THE_SERVER if callback_server is not None else (),
             base_url=base_url,
             api_key=api_key,
             username=username,

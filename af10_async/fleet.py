@@ -106,9 +106,10 @@ class Fleet:
         **options: Any,
     ) -> None:
         # Imported when it is needed: pydantic costs more than all of this package.
-        from .settings import ConnectionSettings
+        from .settings import OF_THE_SERVER, ConnectionSettings
 
         settings = ConnectionSettings.from_arguments(
+            without=OF_THE_SERVER if callback_server is not None else (),
             public_url=public_url,
             listen_host=listen_host,
             listen_port=listen_port,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from .errors import AF10Error, APIError, ClosedError, StoreError
+from .errors import AF10Error, APIError, ClosedError, PublicURLError, StoreError
 from .events import StartBegan, StartEnded, trace_of_job
 from .job_record import LiveRecord
 from .job_services import Order, Receiver, Services, labelled
@@ -133,7 +133,7 @@ class JobStart:
         try:
             while True:
                 await self._services.requester.session()
-                receiver = self._receiver()
+                receiver = await self._reachable_receiver()
                 await self._register()
                 attempt += 1
                 outcome = await self._post(receiver, attempt)
@@ -157,6 +157,27 @@ class JobStart:
         if receiver is None or not receiver.is_running:
             raise ClosedError("the callback server is closed, or closing", sent=False)
         return receiver
+
+    async def _reachable_receiver(self) -> Receiver:
+        """Start nothing while AF10 could call nobody: a tunnel that is down comes back."""
+        policy, runtime, tries = self._services.policy, self._services.runtime, 0
+        while True:
+            receiver = self._receiver()
+            try:
+                _ = receiver.public_url
+            except PublicURLError as error:
+                tries += 1
+                if not error.retryable or policy.attempts == 1:
+                    raise
+                self._live.trouble = error
+                pause = policy.backoff(tries, runtime.chance())
+                level = logging.INFO if tries == 1 else logging.DEBUG
+                logger.log(level, "job %s not started yet: %s", self._live.key, error.message)
+            else:
+                if tries:
+                    self._live.trouble = None
+                return receiver
+            await runtime.sleep(pause)
 
     async def _register(self) -> None:
         if self._live.record is not None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from .errors import (
     AF10Error,
     CallbackTimeoutError,
+    ClosedError,
     JobError,
     JobExpiredError,
     JobInterruptedError,
@@ -138,6 +139,7 @@ class JobWork:
 
     async def start(self, timeout: float) -> None:
         """Send the request, once, and wait until AF10 is known to have accepted it."""
+        self._check_open()
         self._live.claim()
         try:
             await self._accepted_within(timeout)
@@ -151,6 +153,7 @@ class JobWork:
         """Wait until the job is done, and drive it on meanwhile."""
         if self._live.record is not None and self._live.record.state is JobState.READY:
             return
+        self._check_open()
         self._waiters += 1
         self._live.claim()
         try:
@@ -384,6 +387,8 @@ class JobWork:
         sent = self._sent()
         if sent is False:
             text = "nothing was sent, so it can simply be tried again"
+            if self._live.trouble is not None:
+                text += f"; the last trouble was: {self._live.trouble.message}"
         else:
             text = (
                 "it may have started: await the job, or client.job(key), to wait for its callback"
@@ -429,6 +434,17 @@ class JobWork:
             step="redeem" if record.secrets else "callback",
             sent=self._sent(),
         )
+
+    def _check_open(self) -> None:
+        """Begin nothing where every wait is over before it begins."""
+        if self.is_untouched and self._services.waits.is_closed:
+            raise ClosedError(
+                "the client or its callback server is closed, or closing: the job was not started,"
+                " and nothing was sent",
+                key=self.key,
+                step="start",
+                sent=False,
+            )
 
     def _interrupted(self) -> JobInterruptedError:
         error = JobInterruptedError(

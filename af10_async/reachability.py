@@ -63,8 +63,10 @@ async def check_reachable(
     Raises:
         UnreachableError: it does not; `problem` says why.
         ClosedError: the receiver is not running.
+        PublicURLError: a tunnel is down for now.
 
     """
+    _ = receiver.public_url  # which may say more of why it does not run
     if not receiver.is_running:
         raise ClosedError("the callback server is not running: enter it with `async with`")
     return await reached(receiver, timeout=timeout, ca_file=ca_file, runtime=runtime)

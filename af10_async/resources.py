@@ -114,6 +114,7 @@ class Resources:
             return
         if server is self._given_server:
             if not server.is_running:
+                _ = server.public_url  # which may say more of why it does not run
                 raise ClosedError(
                     "the callback server is not running: enter it before the client", sent=False
                 )

@@ -52,18 +52,26 @@ class StoreSettings(BaseModel):
     )
 
     @classmethod
-    def from_arguments(cls, **arguments: Any) -> Self:
-        """Settings from keyword arguments; `ConfigurationError` names the argument."""
-        return cls._validated(arguments, lambda name: name)
+    def from_arguments(cls, *, without: Collection[str] = (), **arguments: Any) -> Self:
+        """Settings from keyword arguments, but for those that are named in `without`.
+
+        `ConfigurationError` names the argument.
+        """
+        given = {name: value for name, value in arguments.items() if name not in without}
+        return cls._validated(given, lambda name: name)
 
     @classmethod
     def from_env(cls, *, without: Collection[str] = (), **arguments: Any) -> Self:
         """Settings from `AF10_*` variables, over which keyword arguments win.
 
-        Each secret may also be given as `..._FILE`, a file that holds it. The variables of settings
-        that are named in `without` are not read.
+        Each secret may also be given as `..._FILE`, a file that holds it. Settings named in
+        `without` are left as they are, whatever is given for them.
         """
-        given = {name: value for name, value in arguments.items() if value is not None}
+        given = {
+            name: value
+            for name, value in arguments.items()
+            if value is not None and name not in without
+        }
         fields = [name for name in cls.model_fields if name not in without]
         values = _read_environment(fields, except_for=given) | given
         return cls._validated(values, variable_name)

@@ -60,10 +60,12 @@ _NO_KEY = Rejection(404, "not a key of ours")
 def callback_prefixes(public_path: str, prefix: str) -> tuple[str, ...]:
     """The paths under which keys stand, each with a slash at both ends.
 
-    A proxy in front may take the path of the public address off, or leave it on.
+    A proxy in front may take the path of the public address off, or leave it on. They are written
+    without percent-encoding, as `read_callback` reads what arrives.
     """
     own = f"/{prefix}/" if prefix else "/"
-    return tuple(dict.fromkeys((own, f"{unquote(public_path).rstrip('/')}{own}")))
+    public = unquote(public_path, errors="replace").rstrip("/")
+    return tuple(dict.fromkeys((own, f"{public}{own}")))
 
 
 def read_callback(

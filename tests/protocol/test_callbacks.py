@@ -284,3 +284,22 @@ def test_a_genuine_key_with_any_query_gives_a_clean_secret_or_a_bad_request(rest
     else:
         assert isinstance(found, Rejection)
         assert found.status == 400
+
+
+@pytest.mark.parametrize(
+    ("public_path", "arrives"),
+    [
+        ("/caf%C3%A9", "/caf%C3%A9"),
+        ("/%7Edealers/", "/~dealers"),
+        ("/~dealers", "/%7edealers"),
+        ("/a%20b", "/a%20b"),
+    ],
+)
+def test_the_path_of_the_public_address_is_known_in_whatever_letters(
+    public_path: str, arrives: str
+) -> None:
+    prefixes = callback_prefixes(public_path, "hooks")
+    for path in ("", arrives):
+        target = f"{path}/hooks/{KEY}?id={ID}"
+        found = read_callback("GET", target, prefixes=prefixes, callback_secret=SIGNER)
+        assert found == Callback(KEY, ID)

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from af10_async import AF10Client, CallbackServer, Job
-from af10_async.errors import PublicURLError
-from af10_async.protocol.lifecycle import CalledBack
+from af10_async import AF10Client, CallbackServer, ClosedError, Job
+from af10_async.errors import PublicURLError, StartTimeoutError, StoreError
+from af10_async.protocol.keys import make_key
+from af10_async.protocol.lifecycle import CalledBack, JobRecord
 from af10_async.public_url import LocalServer, PublicURL, Tell
 from af10_async.runtime import Runtime
 from af10_async.sandbox import Fault, Sandbox, SandboxJob
+from af10_async.stores import MemoryStore
 
+from ..callback_server.conftest import request, talk
 from ..conftest import ClientMaker, Tls
 
 POST = ("POST", "/backup/owner")
@@ -229,7 +232,7 @@ async def test_while_the_tunnel_is_down_no_job_is_started(
     client: AF10Client, sandbox: Sandbox, way: Way
 ) -> None:
     way.tell(None)
-    job = client.backup_owner()
+    job = client.with_options(retries=0).backup_owner()
     with pytest.raises(PublicURLError) as caught:
         await job
     error = caught.value
@@ -248,7 +251,7 @@ async def test_while_the_tunnel_is_down_no_job_is_started(
     assert posted(sandbox, job).webhook_url.startswith(way.second)
 
 
-async def test_a_start_is_tried_again_until_the_tunnel_is_back(
+async def test_a_start_waits_until_the_tunnel_is_back_however_often_it_has_to_look(
     make: Make, sandbox: Sandbox, way: Way
 ) -> None:
     """Nothing was sent, so that is harmless."""
@@ -256,7 +259,7 @@ async def test_a_start_is_tried_again_until_the_tunnel_is_back(
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        if len(pauses) == 2:
+        if len(pauses) == 20:
             way.tell(way.second)
         await asyncio.sleep(0)
 
@@ -265,9 +268,22 @@ async def test_a_start_is_tried_again_until_the_tunnel_is_back(
         way.tell(None)
         file = await af10.backup_owner()
         assert await file.read() == sandbox.archive(sandbox.jobs[0])
-    assert len(pauses) == 2
+    assert len(pauses) == 20
     assert sandbox.count(*POST) == 1
     assert sandbox.jobs[0].webhook_url.startswith(way.second)
+
+
+async def test_a_start_that_has_no_more_time_says_that_the_tunnel_is_down(
+    make: Make, sandbox: Sandbox, way: Way
+) -> None:
+    async with make(start_timeout=0.02) as af10:
+        await af10.authenticate()
+        way.tell(None)
+        with pytest.raises(StartTimeoutError, match="the last trouble was: the tunnel") as caught:
+            await af10.backup_owner()
+    assert (caught.value.sent, caught.value.retryable) == (False, True)
+    assert isinstance(caught.value.__cause__, PublicURLError)
+    assert sandbox.count(*POST) == 0
 
 
 async def test_a_job_that_was_started_before_is_called_back_while_the_tunnel_counts_as_down(
@@ -289,3 +305,103 @@ async def test_a_server_that_is_entered_again_begins_anew(way: Way, tls: Tls) ->
         assert (await server.check_reachable(ca_file=tls.ca)).is_here
         way.tell(way.second)
         assert (await server.check_reachable(ca_file=tls.ca)).url == way.second
+
+
+# -- what a way says -------------------------------------------------------------------------------
+
+SECRET = "the-callback-secret-of-these-tests"
+KEY = make_key(b"1" * 18, SECRET.encode())
+
+
+class Says(PublicURL):
+    """Leads nowhere, and says what the test wants."""
+
+    def __init__(self, given: str, before: str | None = None) -> None:
+        self._given = given
+        self._before = before
+        self.tell: Tell = lambda url: None
+
+    @asynccontextmanager
+    async def open(self, local: LocalServer, tell: Tell) -> AsyncIterator[str]:
+        self.tell = tell
+        if self._before is not None:
+            tell(self._before)
+        yield self._given
+
+
+class AwayStore(MemoryStore):
+    """Can be away when it is read."""
+
+    is_away = False
+
+    async def get(self, key: str) -> JobRecord | None:
+        if self.is_away:
+            raise StoreError("away", retryable=True)
+        return await super().get(key)
+
+
+@pytest.mark.parametrize("url", ["http://a.example.com", "https://a.example.com?x=1", "", "ngrok"])
+async def test_an_address_that_af10_cannot_call_is_an_error_that_names_who_gave_it(
+    url: str,
+) -> None:
+    with pytest.raises(PublicURLError, match="Says gives an address that AF10 cannot call"):
+        async with CallbackServer(public_url=Says(url)):
+            pytest.fail("entered")
+    says = Says("https://a.example.com")
+    async with CallbackServer(public_url=says) as server:
+        with pytest.raises(PublicURLError, match="Says"):
+            says.tell(url)
+        with pytest.raises(PublicURLError, match="down for now"):
+            _ = server.public_url
+
+
+async def test_a_slash_at_the_end_of_an_address_is_not_doubled() -> None:
+    async with CallbackServer(public_url=Says("https://a.example.com/")) as server:
+        assert server.webhook_url("KEY") == "https://a.example.com/af10/KEY"
+
+
+async def test_what_is_told_before_the_address_is_given_holds() -> None:
+    says = Says("https://old.example.com", before="https://new.example.com")
+    async with CallbackServer(public_url=says) as server:
+        assert server.public_url == "https://new.example.com"
+
+
+async def test_what_is_told_after_the_end_changes_nothing() -> None:
+    says = Says("https://a.example.com")
+    server = CallbackServer(public_url=says)
+    async with server:
+        pass
+    says.tell("https://b.example.com")
+    with pytest.raises(ClosedError):
+        _ = server.public_url
+
+
+async def test_a_callback_to_the_path_of_the_address_before_still_arrives() -> None:
+    says = Says("https://a.example.com/one")
+    async with CallbackServer(public_url=says, callback_secret=SECRET) as server:
+        says.tell("https://a.example.com/two")
+        for path in ("one/af10", "two/af10", "af10"):
+            answer = await talk(server.port, request(f"/{path}/{KEY}?id=abc"))
+            assert answer.status == 200, path
+
+
+async def test_when_the_store_is_away_all_jobs_of_the_old_address_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, says = AwayStore(), Says("https://a.example.com")
+    async with CallbackServer(public_url=says, store=store) as server:
+        server.webhook_url("one")
+        server.webhook_url("two")
+        store.is_away = True
+        says.tell("https://b.example.com")
+        says.tell("https://c.example.com")
+        first, second = await warnings(caplog)
+    assert "from https://a.example.com to https://b.example.com" in first
+    assert first.endswith("may not arrive: one, two")
+    assert "from https://b.example.com to https://c.example.com" in second
+
+
+async def test_a_probe_is_not_remembered_as_a_job(way: Way, tls: Tls) -> None:
+    async with CallbackServer(public_url=way, tls_cert=tls.cert, tls_key=tls.key) as server:
+        await server.check_reachable(ca_file=tls.ca)
+        assert not server._addressed
