@@ -360,16 +360,6 @@ def forget_traceback(error: BaseException | None) -> None:
         error.__traceback__ = None
 
 
-def forget_traceback(error: BaseException | None) -> None:
-    """Let go of the memory behind an error that a peer can cause as often as it likes.
-
-    Frames that hold the error are held by its traceback: the garbage collector would find them, but
-    it counts objects and not their size, so that it comes after hundreds of megabytes.
-    """
-    if error is not None:
-        error.__traceback__ = None
-
-
 def _reason(error: BaseException) -> str:
     """In OpenSSL's words, or the system's."""
     for name in ("reason", "strerror"):

@@ -30,8 +30,6 @@ _SHUTDOWN_SECONDS = 5.0
 """For the requests under way, when the server closes."""
 _TURNS = 3
 """Turns of the loop after which what has arrived is read, and begins to be handled."""
-_READ_AT_ONCE = 16 * 1024
-"""Bytes; a callback has far fewer, and asyncio would make room for 256 KiB each time."""
 _SERVER = "af10_async"
 _BLOCK = 16 * 1024
 """Bytes that are read at a time."""

@@ -291,7 +291,7 @@ class CallbackServer(CallbackReceiver):
     def webhook_url(self, key: str) -> str:
         """The address that AF10 calls for the job with this key."""
         url = super().webhook_url(key)
-        if self._way.may_change:
+        if self._way.may_change and key not in self._arrivals:  # a probe is no job
             self._addressed[key] = self.public_url
             if len(self._addressed) > _MOST_REMEMBERED:
                 del self._addressed[next(iter(self._addressed))]
