@@ -20,7 +20,7 @@ from af10_async.stores import MemoryStore, Store
 
 from .keys import SECRET, STOLEN, TELL_TALE, key_of
 
-PUBLIC_URL = "https://hooks.example.com"
+PUBLIC_URL = "https://127.0.0.1"  # which the certificate is for
 
 
 async def serve(task: dict[str, Any]) -> None:
