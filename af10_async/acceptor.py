@@ -1,27 +1,30 @@
 """Takes connections in, so many at a time, and lets go of those that do nothing.
 
-The number of connections is bounded from the moment they are accepted: those that have not even
-finished their TLS handshake count, too. When there are too many, the one that has been idle for
-longest goes; those with a request under way stay. So whoever opens thousands of connections and
-says nothing displaces its own, and hardly one that brings a callback, which is there for some
-milliseconds.
+The number of connections is bounded from the moment they are accepted. When there are too many, the
+one that has been idle for longest goes, of whoever has most; those with a request under way stay.
+Accepting one costs little, and each waits for its turn apart from the others: so who opens
+thousands of them displaces its own, and hardly delays those that bring callbacks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import logging
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
+from .admission import Admission, reason, say_too_many
+from .callback_connections import Connection, origin_of
+from .callback_log import Seldom
 from .listening_sockets import bound, listening_sockets, readable
+from .protocol.openings import hello_needs
 from .runtime import Runtime
 from .shelter import all_ended, to_its_end
+from .waiting_room import WaitingRoom
 
 try:
     import resource
@@ -30,16 +33,14 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("af10_async.callback_server")
 
-_MOST_AT_ONCE = 16
-"""Connections accepted before others get their turn; with TLS, each takes 300 KB at once."""
+_MOST_AT_ONCE = 64
+"""Connections accepted before others get their turn."""
 _SHARE_AT_ONCE = 16
 """And the share of all that there may be: who comes must not be displaced before it has spoken."""
 _HANDSHAKE_SECONDS = 10.0
-_GOODBYE_SECONDS = 0.5
-"""Seconds that a peer has to answer the end of its TLS connection."""
+"""For the first word of a TLS handshake, and for the rest."""
 _FULL_PAUSE = 0.05
 """Seconds before it is tried again to accept, when the system has no room."""
-_WARNING_SECONDS = 60.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP)
 """What is the listening socket's own trouble; anything else is that of one connection."""
@@ -47,88 +48,22 @@ _REOPEN_PAUSES = (0.0, 0.1, 0.3, 1.0, 2.0)
 """Seconds before attempts to listen again when the listening socket broke."""
 _STEADY_SECONDS = 60.0
 """A socket that worked for so long has all these attempts again."""
-
-
-class Connection:
-    """One connection, from when it was accepted."""
-
-    __slots__ = ("_task", "_transport", "origin", "owns_socket")
-
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-        """The address that it comes from."""
-        self._task: asyncio.Task[None] | None = None
-        self._transport: asyncio.Transport | None = None
-        self.owns_socket = False
-        """Whether there is a transport, which closes the socket."""
-
-    def begins(self, task: asyncio.Task[None]) -> None:
-        """The task leads it through its handshake."""
-        self._task = task
-
-    def is_led(self) -> None:
-        """The task is done. It may hold its error, and that much memory: see `forget_traceback`."""
-        self._task = None
-
-    def is_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is done."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-
-    @property
-    def is_half_way(self) -> bool:
-        """Whether its handshake is not done."""
-        return self._transport is None
-
-    def drop(self) -> None:
-        """End it now."""
-        if self._transport is not None:
-            self._transport.abort()
-        elif self._task is not None:
-            self._task.cancel()
-
-
-class _Idle:
-    """Connections that do nothing, in the order of what they did last, by where they come from.
-
-    Those of whoever has most go first: a flood displaces its own, and not those of others, who may
-    be far away and slow.
-    """
-
-    def __init__(self) -> None:
-        self._by_origin: dict[str, dict[Connection, None]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, connection: Connection) -> None:
-        self._by_origin.setdefault(connection.origin, {})[connection] = None
-        self._count += 1
-
-    def discard(self, connection: Connection) -> bool:
-        """Whether it was there."""
-        group = self._by_origin.get(connection.origin, {})
-        if connection not in group:
-            return False
-        del group[connection]
-        if not group:
-            del self._by_origin[connection.origin]
-        self._count -= 1
-        return True
-
-    def oldest(self) -> Connection | None:
-        """Of the origin that has most; None when there is none at all."""
-        largest = max(self._by_origin.values(), key=len, default=None)
-        return next(iter(largest)) if largest else None
+_MOST = 1000
+_MOST_SERVED_BY_TLS = 200
+"""Each takes a third of a megabyte."""
 
 
 class Acceptor:
-    """Listens, and hands each connection to a protocol.
+    """Listens, and hands each connection that has said enough to a protocol.
 
     Args:
         make_protocol: Makes the protocol of one connection, which calls `Connection.is_made` once
             it is connected, and `is_gone` when it is not any more.
-        most: Most connections at a time.
+        needs: How many bytes there must be for that, by those that there are; with TLS, that is
+            the acceptor's own affair.
+        patience: Seconds that a connection has to say them, without TLS.
+        most: Most connections at a time; when not given, 1,000 or half of the files that this
+            process may have, and with TLS, 200 of them are served at a time.
         on_death: Called when it cannot listen any more.
         runtime: Time and sleep.
 
@@ -138,30 +73,44 @@ class Acceptor:
         self,
         make_protocol: Callable[[Connection], asyncio.Protocol],
         *,
-        most: int,
+        needs: Callable[[bytes], int],
+        patience: float,
+        most: int | None,
         on_death: Callable[[], None],
         runtime: Runtime,
     ) -> None:
         self._make_protocol = make_protocol
-        self._most = most
-        self._at_once = max(1, min(_MOST_AT_ONCE, most // _SHARE_AT_ONCE))
+        self._needs = needs
+        self._patience = patience
+        self._most = most or _most_connections()
+        self._most_served_by_tls = most or min(self._most, _MOST_SERVED_BY_TLS)
+        self._at_once = max(1, min(_MOST_AT_ONCE, self._most // _SHARE_AT_ONCE))
         self._on_death = on_death
         self._runtime = runtime
-        self._tls: ssl.SSLContext | None = None
-        self._idle = _Idle()
-        self._busy: set[Connection] = set()
+        self._room: WaitingRoom
+        self._admission: Admission
         self.port = 0
         """Where it listens, or did until its socket broke for good."""
         self._sockets: set[socket.socket] = set()
         self._accepting: list[asyncio.Task[None]] = []
         self._addresses = 0
         """At how many it listens, or tries to."""
-        self._handshakes: dict[asyncio.Task[None], Connection] = {}
-        self._next_warning = runtime.monotonic()
+        self._seldom = Seldom(runtime)
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen; raises `OSError`, with nothing left half-started."""
-        self._tls = tls
+        self._admission = Admission(
+            self._make_protocol,
+            most=self._most if tls is None else self._most_served_by_tls,
+            tls=tls,
+            handshake_seconds=_HANDSHAKE_SECONDS,
+            seldom=self._seldom,
+        )
+        self._room = WaitingRoom(
+            self._needs if tls is None else hello_needs,
+            patience=self._patience if tls is None else _HANDSHAKE_SECONDS,
+            on_enough=self._admission.add,
+        )
         sockets = await listening_sockets(host, port)
         self.port = int(sockets[0].getsockname()[1])
         self._sockets = set(sockets)
@@ -172,7 +121,10 @@ class Acceptor:
         ]
 
     async def stop(self) -> None:
-        """Take no more in; those that are in stay, unless their handshake is not done."""
+        """Take no more in; those that are in stay, unless they have not said enough to be served.
+
+        With TLS, that is a whole handshake.
+        """
         try:
             await to_its_end(self._stop())
         finally:
@@ -181,41 +133,39 @@ class Acceptor:
 
     async def _stop(self) -> None:
         await all_ended(self._accepting)
-        if self._tls is not None:
-            half_way = [task for task, each in self._handshakes.items() if each.is_half_way]
-            await all_ended(half_way)
-        if self._handshakes:  # without TLS, that is a matter of a turn or two
-            await asyncio.wait(list(self._handshakes))
+        self._room.close()
+        await self._admission.finish()
 
     # -- what a connection does --------------------------------------------------------------------
 
     def is_busy(self, connection: Connection) -> None:
         """It has a request under way."""
-        if self._idle.discard(connection):
-            self._busy.add(connection)
+        self._admission.is_busy(connection)
 
     def is_idle(self, connection: Connection) -> None:
         """It has none any more."""
-        if connection in self._busy:
-            self._busy.remove(connection)
-            self._idle.add(connection)
+        self._admission.is_idle(connection)
 
     def is_gone(self, connection: Connection) -> None:
         """It has ended."""
-        self._idle.discard(connection)
-        self._busy.discard(connection)
+        self._admission.is_gone(connection)
 
-    def _make_room(self) -> bool:
-        if len(self._idle) + len(self._busy) < self._most:
+    # -- more than there may be --------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        if len(self._room.waiting) + len(self._admission) < self._most:
             return True
-        self._warn("there are more than %d connections: idle ones are let go", self._most)
+        say_too_many(self._seldom, self._most)
         return self._drop_oldest()
 
     def _drop_oldest(self) -> bool:
-        oldest = self._idle.oldest()
+        """Of those that do nothing, and of the origin that has most of them."""
+        kinds = (self._room.waiting, self._admission.ready, self._admission.idle)
+        oldest = max(kinds, key=lambda kind: kind.largest).oldest()
         if oldest is None:
             return False
-        self.is_gone(oldest)
+        self._room.leave(oldest)
+        self._admission.is_gone(oldest)
         oldest.drop()
         return True
 
@@ -241,7 +191,7 @@ class Acceptor:
         try:
             await self._accept_from(listening)
         except Exception as error:
-            logger.error("the callback server's socket broke: %s", _reason(error))
+            logger.error("the callback server's socket broke: %s", reason(error))
         finally:
             self._sockets.discard(listening)
             listening.close()
@@ -267,7 +217,7 @@ class Acceptor:
             try:
                 self._accept_some(listening)
             except BlockingIOError:
-                await readable(listening)
+                await self._next_from(listening)
                 continue
             except (InterruptedError, ConnectionError):
                 pass  # it left before it was taken in
@@ -277,92 +227,38 @@ class Acceptor:
                 await self._wait_for_room(error)
             await asyncio.sleep(0)
 
+    async def _next_from(self, listening: socket.socket) -> None:
+        """Wait until there is one."""
+        try:
+            await readable(listening)
+        except NotImplementedError:  # on Windows, the loop accepts it by itself
+            self._take(*await asyncio.get_running_loop().sock_accept(listening))
+
     def _accept_some(self, listening: socket.socket) -> None:
         for _ in range(self._at_once):
-            accepted, address = listening.accept()
-            accepted.setblocking(False)
-            self._take(accepted, str(address[0]))
+            self._take(*listening.accept())
+
+    def _take(self, accepted: socket.socket, address: Any) -> None:
+        accepted.setblocking(False)
+        if self._has_room():
+            self._room.take(Connection(accepted, origin_of(address)))
+        else:
+            accepted.close()
 
     async def _wait_for_room(self, error: OSError) -> None:
         if error.errno in _NO_ROOM:
-            for _ in range(max(1, len(self._idle) // 10)):
+            for _ in range(max(1, (len(self._room.waiting) + len(self._admission)) // 10)):
                 self._drop_oldest()
-        self._warn("no connection can be taken in (%s): idle ones are let go", error.strerror)
+        if self._seldom.may_come():
+            logger.warning(
+                "no connection can be taken in (%s): idle ones are let go", error.strerror
+            )
         await self._runtime.sleep(_FULL_PAUSE)
 
-    def _warn(self, text: str, *about: object) -> None:
-        now = self._runtime.monotonic()
-        if now >= self._next_warning:
-            self._next_warning = now + _WARNING_SECONDS
-            logger.warning(text, *about)
 
-    def _take(self, accepted: socket.socket, origin: str) -> None:
-        if not self._make_room():
-            accepted.close()
-            return
-        connection = Connection(origin)
-        self._idle.add(connection)
-        task = asyncio.create_task(self._lead(accepted, connection), name="af10_async handshake")
-        connection.begins(task)
-        self._handshakes[task] = connection
-        task.add_done_callback(functools.partial(self._is_led, accepted, connection))
-
-    async def _lead(self, accepted: socket.socket, connection: Connection) -> None:
-        """Through the TLS handshake, if there is to be one."""
-
-        def make() -> asyncio.Protocol:
-            made = self._make_protocol(connection)
-            connection.owns_socket = True
-            return made
-
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                make,
-                accepted,
-                ssl=self._tls,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
-                ssl_shutdown_timeout=_GOODBYE_SECONDS if self._tls else None,
-            )
-        except Exception as error:
-            logger.debug("a connection ended before it began: %s", _reason(error))
-            forget_traceback(error)  # with asyncio's buffers for TLS, in a cycle
-
-    def _is_led(
-        self, accepted: socket.socket, connection: Connection, task: asyncio.Task[None]
-    ) -> None:
-        del self._handshakes[task]
-        connection.is_led()
-        if connection.is_half_way:
-            self.is_gone(connection)
-            if not connection.owns_socket:  # a task that is cancelled early has not even begun
-                accepted.close()
-
-
-def most_connections(*, has_tls: bool) -> int:
-    """How many there may be: half of the files that this process may have open, at most 1,000.
-
-    With TLS, at most 200: each takes a third of a megabyte.
-    """
-    most = 200 if has_tls else 1000
+def _most_connections() -> int:
+    """How many there may be: half of the files that this process may have open, at most 1,000."""
     if resource is None:
-        return min(most, 500)
+        return _MOST // 2
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if files == resource.RLIM_INFINITY else max(16, min(most, files // 2))
-
-
-def forget_traceback(error: BaseException | None) -> None:
-    """Let go of the memory behind an error that a peer can cause as often as it likes.
-
-    Frames that hold the error are held by its traceback: the garbage collector would find them, but
-    it counts objects and not their size, so that it comes after hundreds of megabytes.
-    """
-    if error is not None:
-        error.__traceback__ = None
-
-
-def _reason(error: BaseException) -> str:
-    """In OpenSSL's words, or the system's."""
-    for name in ("reason", "strerror"):
-        if text := getattr(error, name, None):
-            return str(text)
-    return type(error).__name__
+    return _MOST if files == resource.RLIM_INFINITY else max(16, min(_MOST, files // 2))

@@ -16,10 +16,13 @@ from typing import cast
 from aiohttp import HttpVersion11, http_parser, web
 from aiohttp.abc import AbstractStreamWriter
 
-from .acceptor import Acceptor, Connection, forget_traceback
+from .acceptor import Acceptor
+from .admission import forget_traceback
 from .callback_aiohttp import AiohttpRequest
+from .callback_connections import Connection
 from .protocol.answers import Answer, answer
 from .protocol.callbacks import MAX_TARGET_LENGTH
+from .protocol.openings import head_needs
 from .receiving import Handle
 from .runtime import Runtime
 from .shelter import all_ended, to_its_end
@@ -41,7 +44,7 @@ class Listening:
     Args:
         handle: Says what to answer to a request.
         keep_alive: Seconds that a connection may have no request under way.
-        most: Most connections at a time.
+        most: Most connections at a time; see `Acceptor`.
         on_death: Called when it cannot listen any more.
         runtime: Time and sleep.
 
@@ -52,7 +55,7 @@ class Listening:
         handle: Handle,
         *,
         keep_alive: float,
-        most: int,
+        most: int | None,
         on_death: Callable[[], None],
         runtime: Runtime,
     ) -> None:
@@ -65,7 +68,12 @@ class Listening:
         self._answering: set[asyncio.Task[object]] = set()
         self._server = _Server(self._answer, keep_alive)
         self._acceptor = Acceptor(
-            self._server.protocol, most=most, on_death=on_death, runtime=runtime
+            self._server.protocol,
+            needs=head_needs,
+            patience=keep_alive,
+            most=most,
+            on_death=on_death,
+            runtime=runtime,
         )
         self._server.acceptor = self._acceptor
 

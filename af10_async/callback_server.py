@@ -217,13 +217,12 @@ class CallbackServer(CallbackReceiver):
 
     async def _listen(self) -> Listening:
         # Imported by who listens only: with aiohttp it costs more than all of this package.
-        from .acceptor import most_connections
         from .callback_http import Listening
 
         listening = Listening(
             self.handle,
             keep_alive=self._keep_alive,
-            most=self._max_connections or most_connections(has_tls=self._certificate is not None),
+            most=self._max_connections,
             on_death=self._has_died,
             runtime=self._runtime,
         )

@@ -1,0 +1,188 @@
+"""Where connections go on that have said enough: through their handshake, to who serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import ssl
+from collections.abc import Callable
+
+from .callback_connections import ByOrigin, Connection
+from .callback_log import Seldom
+from .shelter import all_ended
+
+logger = logging.getLogger("af10_async.callback_server")
+
+_AT_ONCE = 16
+"""Connections that begin to be served before others get their turn."""
+_HANDSHAKES_AT_ONCE = 4
+"""The same with TLS, where each takes half a millisecond."""
+_GOODBYE_SECONDS = 0.5
+"""Seconds that a peer has to answer the end of its TLS connection."""
+
+
+class Admission:
+    """Admits connections, each origin in its turn, and knows what they do.
+
+    Args:
+        make_protocol: Makes the protocol of one connection, which calls `Connection.is_made` once
+            it is connected.
+        most: Most connections that are served at a time; above, idle ones go.
+        tls: What TLS is spoken with, if it is.
+        handshake_seconds: What a handshake may take.
+        seldom: Whether it may be said that there are too many.
+
+    """
+
+    def __init__(
+        self,
+        make_protocol: Callable[[Connection], asyncio.Protocol],
+        *,
+        most: int,
+        tls: ssl.SSLContext | None,
+        handshake_seconds: float,
+        seldom: Seldom,
+    ) -> None:
+        self._make_protocol = make_protocol
+        self._most = most
+        self._tls = tls
+        self._handshake_seconds = handshake_seconds
+        self._seldom = seldom
+        self._loop = asyncio.get_running_loop()
+        self.ready = ByOrigin()
+        """Those that wait for their turn."""
+        self.idle = ByOrigin()
+        """Those that have no request under way, or not yet."""
+        self._busy: set[Connection] = set()
+        self._handshakes: dict[asyncio.Task[None], Connection] = {}
+        self._is_due = False
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self.idle) + len(self._busy)
+
+    def add(self, connection: Connection) -> None:
+        """One more that has said enough."""
+        self.ready.add(connection)
+        self._go_on()
+
+    async def finish(self) -> None:
+        """Admit those that are ready, and wait until all are; with TLS, they end instead."""
+        while self.ready:
+            if self._tls is not None or not self._has_room():
+                for each in self.ready.all():
+                    self.is_gone(each)
+                    each.drop()
+            else:
+                self._admit(self.ready.pop_next())
+        if self._tls is not None:
+            half_way = [task for task, each in self._handshakes.items() if each.is_half_way]
+            await all_ended(half_way)
+        if self._handshakes:  # without TLS, that is a matter of a turn or two
+            await asyncio.wait(list(self._handshakes))
+
+    # -- what a connection does --------------------------------------------------------------------
+
+    def is_busy(self, connection: Connection) -> None:
+        """It has a request under way."""
+        if connection.among is self.idle:
+            self.idle.discard(connection)
+            self._busy.add(connection)
+
+    def is_idle(self, connection: Connection) -> None:
+        """It has none any more."""
+        if connection in self._busy:
+            self._busy.remove(connection)
+            self.idle.add(connection)
+            self._go_on()
+
+    def is_gone(self, connection: Connection) -> None:
+        """It has ended."""
+        if connection.among is not None:
+            connection.among.discard(connection)
+        self._busy.discard(connection)
+        self._go_on()
+
+    # -- taking turns ------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        if self.ready and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._admit_some)
+
+    def _admit_some(self) -> None:
+        self._is_due = False
+        for _ in range(_HANDSHAKES_AT_ONCE if self._tls is not None else _AT_ONCE):
+            if not self.ready or not self._has_room():
+                return  # whoever goes makes it go on
+            self._admit(self.ready.pop_next())
+        self._go_on()
+
+    def _has_room(self) -> bool:
+        if len(self.idle) + len(self._busy) < self._most:
+            return True
+        say_too_many(self._seldom, self._most)
+        oldest = self.idle.oldest()
+        if oldest is None:
+            return False
+        self.idle.discard(oldest)
+        oldest.drop()
+        return True
+
+    def _admit(self, connection: Connection) -> None:
+        self.idle.add(connection)
+        task = asyncio.create_task(self._lead(connection), name="af10_async handshake")
+        connection.begins(task)
+        self._handshakes[task] = connection
+        task.add_done_callback(functools.partial(self._is_led, connection))
+
+    async def _lead(self, connection: Connection) -> None:
+        """Through the TLS handshake, if there is to be one."""
+
+        def make() -> asyncio.Protocol:
+            made = self._make_protocol(connection)
+            connection.owns_socket = True
+            return made
+
+        try:
+            await self._loop.connect_accepted_socket(
+                make,
+                connection.socket,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_seconds if self._tls else None,
+                ssl_shutdown_timeout=_GOODBYE_SECONDS if self._tls else None,
+            )
+        except Exception as error:
+            logger.debug("a connection ended before it began: %s", reason(error))
+            forget_traceback(error)  # with asyncio's buffers for TLS, in a cycle
+
+    def _is_led(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        del self._handshakes[task]
+        connection.is_led()
+        if connection.is_half_way:
+            self.is_gone(connection)
+            connection.drop()  # a task that is cancelled early has not even begun
+
+
+def say_too_many(seldom: Seldom, most: int) -> None:
+    """At most once a minute."""
+    if seldom.may_come():
+        logger.warning("there are more than %d connections: idle ones are let go", most)
+
+
+def forget_traceback(error: BaseException | None) -> None:
+    """Let go of the memory behind an error that a peer can cause as often as it likes.
+
+    Frames that hold the error are held by its traceback: the garbage collector would find them, but
+    it counts objects and not their size, so that it comes after hundreds of megabytes.
+    """
+    if error is not None:
+        error.__traceback__ = None
+
+
+def reason(error: BaseException) -> str:
+    """In OpenSSL's words, or the system's."""
+    for name in ("reason", "strerror"):
+        if text := getattr(error, name, None):
+            return str(text)
+    return type(error).__name__
