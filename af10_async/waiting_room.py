@@ -62,7 +62,7 @@ class WaitingRoom:
         if self._until.pop(connection, None) is None:
             return
         self.waiting.discard(connection)
-        self._loop.remove_reader(connection.socket)
+        self._loop.remove_reader(connection.socket.fileno())
         if connection.needs > 1:
             self._wakes_at(connection, 1)
 
@@ -83,7 +83,8 @@ class WaitingRoom:
     def _watches(self, connection: Connection) -> bool:
         """From now on, where that can be done."""
         try:
-            self._loop.add_reader(connection.socket, self._look_again, connection)
+            # By number: asyncio's selector writes out the repr of a socket that it does not know.
+            self._loop.add_reader(connection.socket.fileno(), self._look_again, connection)
         except NotImplementedError:  # on Windows, they wait where they are served
             return False
         return True
