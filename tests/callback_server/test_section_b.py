@@ -65,7 +65,12 @@ import aiohttp
 import pytest
 import trustme
 
-from . import test_callback_server, test_connections, test_hostile_requests
+from . import (
+    test_callback_server,
+    test_connections,
+    test_hostile_requests,
+    test_waiting_room,
+)
 from .conftest import (
     CALLBACK_SECRET,
     ID,
@@ -330,7 +335,7 @@ NOT_ON_UVLOOP = "resolves_to"
 """uvloop asks the system for addresses by itself."""
 ON_UVLOOP = [
     found
-    for room in (test_connections, test_callback_server)
+    for room in (test_connections, test_callback_server, test_waiting_room)
     for name, found in sorted(vars(room).items())
     if name.startswith("test_")
     and inspect.iscoroutinefunction(found)
