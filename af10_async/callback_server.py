@@ -72,8 +72,9 @@ class CallbackServer(CallbackReceiver):
         keep_alive: Seconds that a connection may be idle, or take over the head of a request: 15
             when not given, 75 when there are trusted proxies. It must be longer than a proxy keeps
             connections to this server.
-        max_connections: Most connections at a time, above which idle ones are closed; half of the
-            open files that this process may have, and at most 1,000 (with TLS 200), when not given.
+        max_connections: Most connections at a time, above which idle ones are closed; when not
+            given, half of the open files that this process may have, and at most 1,000, of which
+            200 are served at a time with TLS.
         preflight: On entry, see whether the public address leads here.
         ca_file: Certificates that the preflight trusts beside the usual ones, a PEM file.
         on_orphan: Called (or awaited) with an `Orphan` when a genuine callback arrives that no

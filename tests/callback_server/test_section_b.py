@@ -17,7 +17,8 @@ one; without a file, in here):
 |    | | `no_text_at_all...`; protocol/test_callbacks; fuzz/ |
 | 18 | slow peers | `a_thousand_slow_peers...`; test_connections: `whoever_does_not_take...`; |
 |    | | test_hostile_requests: `whoever_does_not_finish...` |
-| 19 | too many of them | `when_descriptors_run_out...`; test_connections: its first part; fire/ |
+| 19 | too many of them | `when_descriptors_run_out...`; test_connections: its first part; |
+|    | | test_waiting_room; fire/ |
 | 20 | smuggling | test_hostile_requests: `a_request_hidden...`, `chunk_extensions...`, |
 |    | | `a_line_folded...`; `without_its_extensions...` |
 | 21 | bodies | test_hostile_requests: `a_gigabyte...`, `nobody_is_told_to_go_on...`, |
