@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from .callback_log import NotHeld
+from .callback_log import Troubles
 from .errors import StoreError
 from .protocol.callbacks import Callback
 from .protocol.lifecycle import Effect, Transition
@@ -45,7 +45,9 @@ class Backlog:
         self._held: dict[Callback, None] = {}
         self._counts: dict[str, int] = {}
         """How many of each job are held."""
-        self._not_held = NotHeld(runtime)
+        self._not_held = Troubles(
+            "neither kept nor held for later, unless AF10 calls again", runtime
+        )
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 

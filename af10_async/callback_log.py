@@ -46,10 +46,17 @@ class TurnedAway:
         logger.info("turned away: %s", told)
 
 
-class NotHeld:
-    """Counts callbacks that are not even held: one line a minute, however many they are."""
+class Troubles:
+    """Counts callbacks to which the same happened: one line a minute, however many they are.
 
-    def __init__(self, runtime: Runtime) -> None:
+    Args:
+        what: What happened to them, after `callback(s)`.
+        runtime: Tells the time.
+
+    """
+
+    def __init__(self, what: str, runtime: Runtime) -> None:
+        self._what = what
         self._count = 0
         self._lines = Seldom(runtime)
 
@@ -59,8 +66,6 @@ class NotHeld:
         if not self._lines.may_come():
             return
         logger.error(
-            "%d callback(s) neither kept nor held for later, unless AF10 calls again; the last was"
-            " for job %s: %s",
-            *(self._count, key, why),
+            "%d callback(s) %s; the last was for job %s: %s", self._count, self._what, key, why
         )
         self._count = 0

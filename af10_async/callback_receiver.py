@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from .callback_arguments import checked_networks, checked_prefix, checked_secret, made_store
 from .callback_backlog import Backlog
 from .callback_claims import Claims, Listener, Orphan, OrphanHandler
-from .callback_log import Seldom, TurnedAway
+from .callback_log import Seldom, Troubles, TurnedAway
 from .errors import ClosedError
 from .events import CallbackReceived, EventHandler, Events
 from .protocol import keys, lifecycle
@@ -148,6 +148,7 @@ class CallbackReceiver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = Backlog(self._record, self._kept_at_last, self._runtime)
         self._turned_away = TurnedAway(self._runtime)
+        self._not_kept = Troubles("not kept yet, and tried again", self._runtime)
         self._warnings = Seldom(self._runtime)
         self._arrivals: dict[str, ProbeArrival] = {}
         self._warned_of_clear_text = False
@@ -383,7 +384,7 @@ class CallbackReceiver:
             raise
         except Exception as error:
             # Whatever it was: what is not kept must not be acknowledged.
-            logger.error("callback for job %s not kept: %s", callback.key, type(error).__name__)
+            self._not_kept.note(callback.key, type(error).__name__)
             self._backlog.hold(callback)
             return 503
         if transition.effect is Effect.FULL:

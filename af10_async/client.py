@@ -32,6 +32,7 @@ from .transport import HTTPClient, Transport
 from .waits import Waits
 
 if TYPE_CHECKING:
+    from .public_url import PublicURL
     from .reachability import Reached
 
 __all__ = ["AF10Client"]
@@ -54,8 +55,8 @@ class AF10Client(Operations):
         organization_name: The organization, where AF10 asks for it (`AF10_ORGANIZATION_NAME`).
         public_url: The https address under which AF10 reaches the callback server
             (`AF10_PUBLIC_URL`); goes with `listen_port`. Or the tunnel that leads to it: `ngrok`,
-            `ngrok-agent`, `cloudflared`. Not needed when the server has a certificate and AF10
-            reaches it directly.
+            `ngrok-agent`, `cloudflared` or any `PublicURL`. Not needed when the server has a
+            certificate and AF10 reaches it directly.
         listen_host: The address that the callback server binds (`AF10_LISTEN_HOST`).
         listen_port: Its port (`AF10_LISTEN_PORT`); any free one when not given.
         tls_cert: A PEM file with the callback server's certificate chain (`AF10_TLS_CERT`).
@@ -114,7 +115,7 @@ class AF10Client(Operations):
         username: str,
         password: str,
         organization_name: str | None = None,
-        public_url: str | None = None,
+        public_url: str | PublicURL | None = None,
         listen_host: str | None = None,
         listen_port: int | None = None,
         tls_cert: str | os.PathLike[str] | None = None,

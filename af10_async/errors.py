@@ -474,6 +474,7 @@ class UnreachableError(CallbackServerError):
         *,
         problem: UnreachableProblem = UnreachableProblem.OTHER_SERVER,
         url: str = "",
+        status: int | None = None,
         key: str | None = None,
         step: str | None = None,
         sent: bool | None = None,
@@ -482,3 +483,4 @@ class UnreachableError(CallbackServerError):
         super().__init__(message, key=key, step=step, sent=sent, retryable=retryable)
         self.problem = problem
         self.url = url
+        self.status = status

@@ -30,6 +30,7 @@ from .shelter import in_thread
 from .transport import HTTPClient
 
 if TYPE_CHECKING:
+    from .public_url import PublicURL
     from .reachability import Reached
     from .settings import ConnectionSettings
 
@@ -87,7 +88,7 @@ class Fleet:
         self,
         accounts: str | os.PathLike[str] | Iterable[Account],
         *,
-        public_url: str | None = None,
+        public_url: str | PublicURL | None = None,
         listen_host: str | None = None,
         listen_port: int | None = None,
         tls_cert: str | os.PathLike[str] | None = None,

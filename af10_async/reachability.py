@@ -148,6 +148,7 @@ def _somebody_else(url: str, answer: _Answer) -> UnreachableError:
         " and so does a callback server with another callback secret",
         problem=Problem.OTHER_SERVER,
         url=url,
+        status=answer.status,
     )
 
 

@@ -155,7 +155,7 @@ class Resources:
 
     def _make_server(self) -> CallbackReceiver | None:
         settings = self._settings
-        listens = settings.public_url or settings.tls_cert
+        listens = settings.public_url is not None or settings.tls_cert is not None
         if not listens or settings.receives_elsewhere:
             return None
         arguments = settings.server_arguments() | {"store": self._make_store()}

@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationError,
+    create_model,
+)
 
 from .errors import ConfigurationError
 from .protocol.addresses import is_private_host
 from .protocol.public_url import EXPECTED as PUBLIC_URL_EXPECTED
 from .protocol.public_url import Tunnel, read_public_url
+from .public_url.base import PublicURL
 from .setting_values import (
     CallbackSecret,
     FixedUrl,
@@ -115,7 +124,9 @@ class MountedSettings(StoreSettings):
 class ReceiverSettings(StoreSettings):
     """The configuration of a callback server."""
 
-    public_url: PublicUrl | None = _expected(PUBLIC_URL_EXPECTED, default=None)
+    public_url: PublicUrl | InstanceOf[PublicURL] | None = _expected(
+        PUBLIC_URL_EXPECTED, default=None
+    )
     listen_host: Name = _expected(
         "the address the callback server binds, such as 127.0.0.1 or 0.0.0.0", default="127.0.0.1"
     )
@@ -136,19 +147,29 @@ class ReceiverSettings(StoreSettings):
     callback_secret: CallbackSecret | None = _expected(_SIGNER_EXPECTED, default=None)
 
     @property
+    def tunnel(self) -> Tunnel | None:
+        """The tunnel that is named as the public address, if one is."""
+        found = self._read_public_url()
+        return found if isinstance(found, Tunnel) else None
+
+    @property
     def fixed_url(self) -> str | None:
-        """The public address, unless it is a tunnel's."""
-        found = read_public_url(self.public_url) if self.public_url else None
+        """The public address, where it is known before anything is opened."""
+        found = self._read_public_url()
         return found if isinstance(found, str) else None
+
+    def _read_public_url(self) -> str | Tunnel | None:
+        """None also for a way to here that knows its address by itself."""
+        return read_public_url(self.public_url) if isinstance(self.public_url, str) else None
 
     @property
     def needs_known_port(self) -> bool:
         """Whether the public address leads to a port that was chosen beforehand."""
-        found = read_public_url(self.public_url) if self.public_url else None
-        if isinstance(found, Tunnel):
+        tunnel = self.tunnel
+        if tunnel is not None:
             # Its rules are at Cloudflare, and name the port.
-            return found.kind == "cloudflared" and found.host is not None and not found.tunnel
-        return found is not None
+            return tunnel.kind == "cloudflared" and tunnel.host is not None and not tunnel.tunnel
+        return self.fixed_url is not None
 
     def server_arguments(self) -> dict[str, Any]:
         """What a `CallbackServer` with these settings is made with."""

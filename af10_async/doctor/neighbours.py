@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import UnreachableError, UnreachableProblem
-from ..protocol.public_url import Tunnel, read_public_url
+from ..protocol.public_url import Tunnel
 from ..reachability import Reached, check_reachable
 from ..receiving import Probed
 from ..remote_receiver import RemoteReceiver
@@ -13,7 +13,7 @@ from ..runtime import Runtime
 from ..settings import ConnectionSettings
 from .keeping import Keeping
 
-_NO_TUNNEL = "(status 530"
+_NO_TUNNEL = 530
 """What Cloudflare answers at the name of a tunnel that nobody has open."""
 
 
@@ -63,15 +63,9 @@ class Neighbours:
         )
 
 
-def tunnel_of(settings: ConnectionSettings) -> Tunnel | None:
-    """The tunnel that is configured, if it is one."""
-    found = read_public_url(settings.public_url) if settings.public_url else None
-    return found if isinstance(found, Tunnel) else None
-
-
 def known_address(settings: ConnectionSettings) -> str | None:
     """The public address, where it is known before anything is opened."""
-    tunnel = tunnel_of(settings)
+    tunnel = settings.tunnel
     if tunnel is None or tunnel.host is None:
         return settings.fixed_url
     return f"https://{tunnel.host.lower()}"
@@ -83,4 +77,4 @@ def is_taken(tunnel: Tunnel, error: UnreachableError) -> bool:
     Opened once more, one of cloudflared would get half of the callbacks; ngrok refuses that.
     """
     answers = error.problem is UnreachableProblem.OTHER_SERVER
-    return tunnel.kind == "cloudflared" and answers and _NO_TUNNEL not in error.message
+    return tunnel.kind == "cloudflared" and answers and error.status != _NO_TUNNEL

@@ -30,7 +30,7 @@ from .configuration import Configuration
 from .findings import Finding, State, because_of, failed, failed_with, passed, skipped
 from .keeping import Keeping
 from .later import Later
-from .neighbours import Neighbours, is_taken, known_address, tunnel_of
+from .neighbours import Neighbours, is_taken, known_address
 
 _NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
 _RECOGNISED = (
@@ -166,7 +166,7 @@ class WayIn:
             )
         if not self._has_something_behind(settings):
             return because_of("listening port", "there is no server here that it could lead to")
-        tunnel = tunnel_of(settings)
+        tunnel = settings.tunnel
         if tunnel is not None and (finding := await self._left_alone(settings, tunnel)):
             return finding
         try:

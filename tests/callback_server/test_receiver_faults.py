@@ -128,6 +128,22 @@ async def test_made_up_ids_for_one_job_leave_room_for_the_callbacks_of_others(
     assert "made-up" not in caplog.text
 
 
+async def test_a_store_that_is_away_is_one_line_a_minute_however_many_call_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And none of them is lost."""
+    clock, store = Clock(), AwayStore()
+    async with running(store=store, runtime=clock.runtime) as server:
+        for number in range(50):
+            assert (await server.handle(Asked(key_of(number)))).status == 503
+        store.is_away = False
+        await clock.goes_on()
+        for number in range(50):
+            assert await known(store, key_of(number)) == (ID,)
+    (line,) = [each for each in caplog.messages if "not kept" in each]
+    assert key_of(0) in line
+
+
 async def test_places_that_are_free_again_are_given_away_again() -> None:
     clock, store = Clock(), AwayStore()
     async with running(store=store, runtime=clock.runtime) as server:

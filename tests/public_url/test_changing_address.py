@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from af10_async import AF10Client, CallbackServer, ClosedError, Job
-from af10_async.errors import PublicURLError, StartTimeoutError, StoreError
+from af10_async import Account, AF10Client, CallbackServer, ClosedError, Fleet, Job
+from af10_async.errors import ConfigurationError, PublicURLError, StartTimeoutError, StoreError
 from af10_async.protocol.keys import make_key
 from af10_async.protocol.lifecycle import CalledBack, JobRecord
 from af10_async.public_url import LocalServer, PublicURL, Tell
@@ -405,3 +405,34 @@ async def test_a_probe_is_not_remembered_as_a_job(way: Way, tls: Tls) -> None:
     async with CallbackServer(public_url=way, tls_cert=tls.cert, tls_key=tls.key) as server:
         await server.check_reachable(ca_file=tls.ca)
         assert not server._addressed
+
+
+# -- clients that are given a way of one's own -----------------------------------------------------
+
+
+async def test_a_client_takes_a_way_of_ones_own_as_its_public_url(
+    make_client: ClientMaker, way: Way, sandbox: Sandbox
+) -> None:
+    async with make_client(public_url=way) as af10:
+        await af10.backup_owner()
+        assert sandbox.jobs[0].webhook_url.startswith(way.first)
+
+
+async def test_a_fleet_takes_a_way_of_ones_own_as_its_public_url(
+    way: Way, sandbox: Sandbox, tls: Tls
+) -> None:
+    account = Account(
+        "one",
+        base_url=sandbox.base_url,
+        api_key=sandbox.api_key,
+        username=sandbox.username,
+        password=sandbox.password,
+    )
+    async with Fleet([account], public_url=way, tls_cert=tls.cert, tls_key=tls.key) as fleet:
+        await fleet["one"].backup_owner()
+        assert sandbox.jobs[0].webhook_url.startswith(way.first)
+
+
+async def test_what_is_neither_an_address_nor_a_way_is_refused(make_client: ClientMaker) -> None:
+    with pytest.raises(ConfigurationError, match="public_url is malformed: it must be an https"):
+        make_client(public_url=object())

@@ -119,7 +119,7 @@ async def test_somebody_elses_answer_is_told(
     async with serving(answering(answer), authority.context()) as port:
         error = await refused(f"https://127.0.0.1:{port}")
     assert error.problem is Problem.OTHER_SERVER
-    assert "somebody else's server answers" in str(error)
+    assert f"somebody else's server answers at {error.url} (status {error.status}" in str(error)
     assert said in str(error)
 
 
@@ -165,6 +165,7 @@ async def test_an_answer_that_is_not_http_is_told(
     async with serving(answering(answer), authority.context()) as port:
         error = await refused(f"https://127.0.0.1:{port}")
     assert error.problem is Problem.OTHER_SERVER
+    assert error.status is None
     assert "gives an answer that is not HTTP" in str(error)
 
 
