@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -66,9 +67,9 @@ async def test_an_interrupted_copy_leaves_nothing_and_promises_nothing(
         url = f"s3://{s3.bucket}/today/"
         async with running(*BACKUP, url, env=environment | s3.environment) as process:
             assert process.stdout is not None
-            text = b""
-            while b'"progress"' not in text:
-                text = await process.stdout.readline()
+            line: dict[str, Any] = {"event": "started"}
+            while line["event"] != "progress" or line["received"] == 0:  # some of it is on its way
+                line = json.loads(await process.stdout.readline())
             process.send_signal(signal.SIGINT)
             out, err = await process.communicate()
         state = await s3.state()
