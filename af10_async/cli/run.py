@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from .. import AF10Error
-from . import doctor, downloads, fleets, sandboxes, stores
+from . import downloads, fleets, stores
 from .arguments import parse
 from .context import Context
 from .exit_codes import INTERRUPTED, REFUSED, exit_code, exit_code_of_many
@@ -22,25 +22,14 @@ from .people_output import PeopleOutput
 Command = Callable[[argparse.Namespace, Context], Awaitable[None]]
 
 
-def _one_or_many(one: Command, many: Command) -> Command:
-    """The command for one account, or that for a file of them."""
-
-    def chosen(arguments: argparse.Namespace, context: Context) -> Awaitable[None]:
-        return (one if arguments.accounts is None else many)(arguments, context)
-
-    return chosen
-
-
 _COMMANDS: dict[str, Command] = {
-    "demo": sandboxes.demo,
-    "backup": _one_or_many(downloads.backup_owner, fleets.backup_owner),
     "receive": stores.receive,
     "jobs": stores.jobs,
-    "resume": _one_or_many(downloads.resume, fleets.resume),
     "fetch": downloads.fetch,
-    "doctor": doctor.doctor,
-    "sandbox": sandboxes.sandbox,
 }
+_OF_ONE: dict[str, Command] = {"backup": downloads.backup_owner, "resume": downloads.resume}
+_OF_MANY: dict[str, Command] = {"backup": fleets.backup_owner, "resume": fleets.resume}
+"""The same for a file of accounts."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,7 +55,7 @@ def _run(arguments: Sequence[str]) -> int:
     context = Context(JsonOutput() if "--json" in arguments else PeopleOutput())
     try:
         parsed = parse(arguments)
-        code = asyncio.run(_ended(_COMMANDS[parsed.command](parsed, context), context))
+        code = asyncio.run(_ended(_command(parsed)(parsed, context), context))
     except AF10Error as error:
         context.report(error)
         return exit_code(error)
@@ -75,6 +64,22 @@ def _run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:
         _ignore_signals()  # the loop, closing, has restored what there was before
     return code
+
+
+def _command(parsed: argparse.Namespace) -> Command:
+    name = parsed.command
+    # Imported by who runs it: these alone take as long as all the others.
+    if name == "doctor":
+        from .doctor import doctor
+
+        return doctor
+    if name in ("demo", "sandbox"):
+        from . import sandboxes
+
+        return sandboxes.demo if name == "demo" else sandboxes.sandbox
+    if name in _OF_ONE:
+        return (_OF_ONE if parsed.accounts is None else _OF_MANY)[name]
+    return _COMMANDS[name]
 
 
 def _ignore_signals() -> None:

@@ -33,6 +33,7 @@ EXTRAS: dict[str, dict[str, object]] = {
     "DownloadRefusedError": {"status": 403, "retry_after": 1.5},
     "UnreachableError": {
         "problem": errors.UnreachableProblem.TIMEOUT,
+        "status": 404,
         "url": "https://hooks.example.com",
     },
 }
