@@ -17,9 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .admission import Admission, reason, say_too_many
+from .admission import AT_ONCE, Admission, reason, say_too_many
 from .callback_connections import Connection, origin_of
 from .callback_log import Seldom
+from .crowd import Crowd
 from .listening_sockets import bound, listening_sockets, readable
 from .protocol.openings import hello_needs
 from .runtime import Runtime
@@ -33,10 +34,10 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("af10_async.callback_server")
 
-_MOST_AT_ONCE = 64
-"""Connections accepted before others get their turn."""
-_SHARE_AT_ONCE = 16
-"""And the share of all that there may be: who comes must not be displaced before it has spoken."""
+_MOST_AT_ONCE = AT_ONCE
+"""Connections accepted before others get their turn; without TLS, they are served as quickly."""
+_PARTS = 16
+"""And that part of all that there may be: who comes must not be displaced before it has spoken."""
 _HANDSHAKE_SECONDS = 10.0
 """For the first word of a TLS handshake, and for the rest."""
 _FULL_PAUSE = 0.05
@@ -44,6 +45,8 @@ _FULL_PAUSE = 0.05
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP)
 """What is the listening socket's own trouble; anything else is that of one connection."""
+_LEFT = 64
+"""Windows' word for a peer that left before it was taken in; it has none of errno's."""
 _REOPEN_PAUSES = (0.0, 0.1, 0.3, 1.0, 2.0)
 """Seconds before attempts to listen again when the listening socket broke."""
 _STEADY_SECONDS = 60.0
@@ -84,9 +87,10 @@ class Acceptor:
         self._patience = patience
         self._most = most or _most_connections()
         self._most_served_by_tls = most or min(self._most, _MOST_SERVED_BY_TLS)
-        self._at_once = max(1, min(_MOST_AT_ONCE, self._most // _SHARE_AT_ONCE))
+        self._at_once = max(1, min(_MOST_AT_ONCE, self._most // _PARTS))
         self._on_death = on_death
         self._runtime = runtime
+        self._crowd: Crowd
         self._room: WaitingRoom
         self._admission: Admission
         self.port = 0
@@ -99,7 +103,9 @@ class Acceptor:
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen; raises `OSError`, with nothing left half-started."""
+        self._crowd = Crowd(share=self._most // _PARTS, clock=asyncio.get_running_loop().time)
         self._admission = Admission(
+            self._crowd,
             self._make_protocol,
             most=self._most if tls is None else self._most_served_by_tls,
             tls=tls,
@@ -107,6 +113,7 @@ class Acceptor:
             seldom=self._seldom,
         )
         self._room = WaitingRoom(
+            self._crowd,
             self._needs if tls is None else hello_needs,
             patience=self._patience if tls is None else _HANDSHAKE_SECONDS,
             on_enough=self._admission.add,
@@ -153,20 +160,18 @@ class Acceptor:
     # -- more than there may be --------------------------------------------------------------------
 
     def _has_room(self) -> bool:
-        if len(self._room.waiting) + len(self._admission) < self._most:
+        if len(self._crowd) < self._most:
             return True
         say_too_many(self._seldom, self._most)
-        return self._drop_oldest()
+        return self._has_let_one_go()
 
-    def _drop_oldest(self) -> bool:
-        """Of those that do nothing, and of the origin that has most of them."""
-        kinds = (self._room.waiting, self._admission.ready, self._admission.idle)
-        oldest = max(kinds, key=lambda kind: kind.largest).oldest()
-        if oldest is None:
+    def _has_let_one_go(self) -> bool:
+        found = self._crowd.to_let_go()
+        if found is None:
             return False
-        self._room.leave(oldest)
-        self._admission.is_gone(oldest)
-        oldest.drop()
+        self._room.leave(found)
+        self._admission.is_gone(found)
+        found.drop()
         return True
 
     # -- listening ---------------------------------------------------------------------------------
@@ -213,16 +218,20 @@ class Acceptor:
 
     async def _accept_from(self, listening: socket.socket) -> None:
         """Until the socket breaks, which raises `OSError`."""
+        is_empty = False
         while True:
             try:
+                if is_empty:
+                    await self._next_from(listening)
+                    is_empty = False
                 self._accept_some(listening)
             except BlockingIOError:
-                await self._next_from(listening)
+                is_empty = True
                 continue
             except (InterruptedError, ConnectionError):
                 pass  # it left before it was taken in
             except OSError as error:
-                if error.errno in _BROKEN:
+                if error.errno in _BROKEN and getattr(error, "winerror", None) != _LEFT:
                     raise
                 await self._wait_for_room(error)
             await asyncio.sleep(0)
@@ -247,8 +256,8 @@ class Acceptor:
 
     async def _wait_for_room(self, error: OSError) -> None:
         if error.errno in _NO_ROOM:
-            for _ in range(max(1, (len(self._room.waiting) + len(self._admission)) // 10)):
-                self._drop_oldest()
+            for _ in range(max(1, len(self._crowd) // 10)):
+                self._has_let_one_go()
         if self._seldom.may_come():
             logger.warning(
                 "no connection can be taken in (%s): idle ones are let go", error.strerror

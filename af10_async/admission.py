@@ -8,16 +8,20 @@ import logging
 import ssl
 from collections.abc import Callable
 
-from .callback_connections import ByOrigin, Connection
+from .callback_connections import Connection, Doing
 from .callback_log import Seldom
+from .crowd import Crowd
 from .shelter import all_ended
 
 logger = logging.getLogger("af10_async.callback_server")
 
-_AT_ONCE = 16
+AT_ONCE = 64
 """Connections that begin to be served before others get their turn."""
 _HANDSHAKES_AT_ONCE = 4
 """The same with TLS, where each takes half a millisecond."""
+_TIME_TO_SPEAK = 1.0
+"""Seconds that a connection has for its handshake, and to ask for something, before it is displaced
+by others from where it comes from."""
 _GOODBYE_SECONDS = 0.5
 """Seconds that a peer has to answer the end of its TLS connection."""
 
@@ -26,6 +30,7 @@ class Admission:
     """Admits connections, each origin in its turn, and knows what they do.
 
     Args:
+        crowd: All connections.
         make_protocol: Makes the protocol of one connection, which calls `Connection.is_made` once
             it is connected.
         most: Most connections that are served at a time; above, idle ones go.
@@ -37,6 +42,7 @@ class Admission:
 
     def __init__(
         self,
+        crowd: Crowd,
         make_protocol: Callable[[Connection], asyncio.Protocol],
         *,
         most: int,
@@ -44,37 +50,32 @@ class Admission:
         handshake_seconds: float,
         seldom: Seldom,
     ) -> None:
+        self._crowd = crowd
         self._make_protocol = make_protocol
         self._most = most
         self._tls = tls
         self._handshake_seconds = handshake_seconds
         self._seldom = seldom
         self._loop = asyncio.get_running_loop()
-        self.ready = ByOrigin()
-        """Those that wait for their turn."""
-        self.idle = ByOrigin()
-        """Those that have no request under way, or not yet."""
-        self._busy: set[Connection] = set()
         self._handshakes: dict[asyncio.Task[None], Connection] = {}
         self._is_due = False
-
-    def __len__(self) -> int:
-        return len(self.ready) + len(self.idle) + len(self._busy)
+        self._later: asyncio.TimerHandle | None = None
 
     def add(self, connection: Connection) -> None:
         """One more that has said enough."""
-        self.ready.add(connection)
+        self._crowd.now(connection, Doing.READY)
         self._go_on()
 
     async def finish(self) -> None:
         """Admit those that are ready, and wait until all are; with TLS, they end instead."""
-        while self.ready:
-            if self._tls is not None or not self._has_room():
-                for each in self.ready.all():
-                    self.is_gone(each)
-                    each.drop()
+        for each in list(self._crowd[Doing.READY]):
+            if self._tls is None:
+                self._admit(each)
             else:
-                self._admit(self.ready.pop_next())
+                self.is_gone(each)
+                each.drop()
+        if self._later is not None:
+            self._later.cancel()
         if self._tls is not None:
             half_way = [task for task, each in self._handshakes.items() if each.is_half_way]
             await all_ended(half_way)
@@ -85,52 +86,78 @@ class Admission:
 
     def is_busy(self, connection: Connection) -> None:
         """It has a request under way."""
-        if connection.among is self.idle:
-            self.idle.discard(connection)
-            self._busy.add(connection)
+        if connection.doing is not None:
+            self._crowd.now(connection, Doing.BUSY)
 
     def is_idle(self, connection: Connection) -> None:
         """It has none any more."""
-        if connection in self._busy:
-            self._busy.remove(connection)
-            self.idle.add(connection)
+        if connection.doing is Doing.BUSY:
+            self._crowd.now(connection, Doing.IDLE)
             self._go_on()
 
     def is_gone(self, connection: Connection) -> None:
         """It has ended."""
-        if connection.among is not None:
-            connection.among.discard(connection)
-        self._busy.discard(connection)
+        self._crowd.now(connection, None)
         self._go_on()
 
     # -- taking turns ------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        if self.ready and not self._is_due:
+        if self._crowd[Doing.READY] and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._admit_some)
 
     def _admit_some(self) -> None:
         self._is_due = False
-        for _ in range(_HANDSHAKES_AT_ONCE if self._tls is not None else _AT_ONCE):
-            if not self.ready or not self._has_room():
-                return  # whoever goes makes it go on
-            self._admit(self.ready.pop_next())
+        for _ in range(AT_ONCE if self._tls is None else _HANDSHAKES_AT_ONCE):
+            if not self._has_admitted_one():
+                return
         self._go_on()
 
-    def _has_room(self) -> bool:
-        if len(self.idle) + len(self._busy) < self._most:
-            return True
-        say_too_many(self._seldom, self._most)
-        oldest = self.idle.oldest()
-        if oldest is None:
+    def _has_admitted_one(self) -> bool:
+        ready = self._crowd[Doing.READY]
+        origin, displaced = self._turn()
+        connection = ready.first(origin) if origin is not None else None
+        if origin is None or connection is None:
             return False
-        self.idle.discard(oldest)
-        oldest.drop()
+        if displaced is not None:
+            say_too_many(self._seldom, self._most)
+            self._crowd.now(displaced, None)
+            displaced.drop()
+        ready.had_its_turn(origin)
+        self._admit(connection)
         return True
 
+    def _turn(self) -> tuple[str | None, Connection | None]:
+        """The origin whose turn it is, if there is room, and whom it displaces for that.
+
+        One that has been served goes first. Another that is as good as silent goes for an origin
+        that has fewer of these; those of the same had better be done first.
+        """
+        origins = self._crowd[Doing.READY].origins()
+        idle, led = self._crowd[Doing.IDLE], self._crowd[Doing.LED]
+        if len(idle) + len(led) + len(self._crowd[Doing.BUSY]) < self._most:
+            return next(origins, None), None
+        if (largest := idle.largest()) is not None:
+            return next(origins, None), idle.first(largest)
+        largest = led.largest()
+        oldest = led.first(largest)
+        if largest is None or oldest is None:
+            return None, None  # all are busy; whoever is done makes it go on
+        remaining = oldest.since + _TIME_TO_SPEAK - self._loop.time()
+        if remaining <= 0:
+            return next(origins, None), oldest
+        self._go_on_in(remaining)
+        most = led.count_of(largest)
+        return next((each for each in origins if led.count_of(each) < most), None), oldest
+
+    def _go_on_in(self, seconds: float) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        self._later = self._loop.call_later(seconds, self._go_on)
+
     def _admit(self, connection: Connection) -> None:
-        self.idle.add(connection)
+        self._crowd.now(connection, Doing.LED)
         task = asyncio.create_task(self._lead(connection), name="af10_async handshake")
         connection.begins(task)
         self._handshakes[task] = connection

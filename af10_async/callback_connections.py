@@ -1,31 +1,61 @@
-"""Connections that callbacks may come by, and whose turn it is among them."""
+"""A connection that callbacks may come by."""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import ipaddress
 import socket
 from typing import Any, cast
 
 
+class Doing(enum.Enum):
+    """What a connection does."""
+
+    WAITING = enum.auto()
+    """It has not said enough to be served."""
+    READY = enum.auto()
+    """It has, and waits for its turn."""
+    LED = enum.auto()
+    """It had its turn, and no request of it has begun: it may be in its TLS handshake."""
+    BUSY = enum.auto()
+    """It has a request under way."""
+    IDLE = enum.auto()
+    """It has none any more."""
+
+
 class Connection:
     """One connection, from when it was accepted."""
 
-    __slots__ = ("_task", "_transport", "among", "needs", "origin", "owns_socket", "socket")
+    __slots__ = (
+        "_task",
+        "_transport",
+        "doing",
+        "is_dropped",
+        "needs",
+        "origin",
+        "owns_socket",
+        "since",
+        "socket",
+    )
 
     def __init__(self, accepted: socket.socket, origin: str) -> None:
         self.socket = accepted
         """Ours until there is a transport."""
         self.origin = origin
         """Where it comes from; see `origin_of`."""
-        self.among: ByOrigin | None = None
-        """What it is counted with."""
+        self.doing: Doing | None = None
+        """None before it does anything, and when it has ended; see `Crowd.now`."""
+        self.since = 0.0
+        """When it began to do that."""
         self.needs = 1
         """Bytes that must have arrived before it is looked at again."""
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self.owns_socket = False
         """Whether there is a transport, which closes the socket."""
+        self.is_dropped = False
+        """Whether it is to end, and a transport that is made for it all the same must be, too."""
 
     def begins(self, task: asyncio.Task[None]) -> None:
         """The task leads it through its handshake."""
@@ -46,6 +76,7 @@ class Connection:
 
     def drop(self) -> None:
         """End it now."""
+        self.is_dropped = True
         if self._transport is not None:
             self._transport.abort()
         elif self._task is not None:
@@ -54,68 +85,9 @@ class Connection:
             self.socket.close()
 
 
-class ByOrigin:
-    """Connections in the order in which they came, by where they come from.
-
-    Each origin has its turn, however few connections it has; and those of whoever has most go
-    first. So a flood waits for itself and displaces its own, and not those of others, who may be
-    far away and slow.
-    """
-
-    def __init__(self) -> None:
-        self._by_origin: dict[str, dict[Connection, None]] = {}
-        """The origin whose turn it is comes first."""
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, connection: Connection) -> None:
-        """Take it in; it is among no others any more."""
-        if connection.among is not None:
-            connection.among.discard(connection)
-        connection.among = self
-        self._by_origin.setdefault(connection.origin, {})[connection] = None
-        self._count += 1
-
-    def discard(self, connection: Connection) -> None:
-        """Forget it, if it is here."""
-        if connection.among is not self:
-            return
-        connection.among = None
-        self._count -= 1
-        group = self._by_origin[connection.origin]
-        del group[connection]
-        if not group:
-            del self._by_origin[connection.origin]
-
-    def pop_next(self) -> Connection:
-        """The oldest of the origin whose turn it is; there must be one."""
-        origin = next(iter(self._by_origin))
-        group = self._by_origin.pop(origin)
-        self._by_origin[origin] = group
-        found = next(iter(group))
-        self.discard(found)
-        return found
-
-    def all(self) -> list[Connection]:
-        """Every one."""
-        return [each for group in self._by_origin.values() for each in group]
-
-    @property
-    def largest(self) -> int:
-        """How many the origin has that has most."""
-        return max(map(len, self._by_origin.values()), default=0)
-
-    def oldest(self) -> Connection | None:
-        """Of the origin that has most; None when there is none at all."""
-        largest = max(self._by_origin.values(), key=len, default=None)
-        return next(iter(largest)) if largest else None
-
-
 def origin_of(address: Any) -> str:
     """Where a peer comes from: its IPv4 address; of IPv6, the /64, which one customer has whole."""
-    host = str(address[0])
+    host = str(address[0]) if address else ""  # there are systems that do not say, if it has left
     if ":" not in host:
         return host
     found = ipaddress.IPv6Address(host.partition("%")[0])

@@ -143,6 +143,9 @@ class _Protocol(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is told at once of answers that the peer does not take."""
         self._untaken = None
+        if self.connection.is_dropped:  # while there was none to end yet
+            cast(asyncio.Transport, transport).abort()
+            return
         self.connection.is_made(transport)
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=1)
         if hasattr(transport, "max_size"):

@@ -12,7 +12,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from .callback_connections import ByOrigin, Connection
+from .callback_connections import Connection, Doing
+from .crowd import Crowd
 from .protocol.openings import MOST
 
 
@@ -20,6 +21,7 @@ class WaitingRoom:
     """Looks at what connections have said, whenever there is more of it.
 
     Args:
+        crowd: All connections.
         needs: How many bytes there must be, by those that there are (see `protocol.openings`).
         patience: Seconds that a connection has to say them.
         on_enough: Called with each connection that has, and with each that ended in the middle.
@@ -28,17 +30,17 @@ class WaitingRoom:
 
     def __init__(
         self,
+        crowd: Crowd,
         needs: Callable[[bytes], int],
         *,
         patience: float,
         on_enough: Callable[[Connection], None],
     ) -> None:
+        self._crowd = crowd
         self._needs = needs
         self._patience = patience
         self._on_enough = on_enough
         self._loop = asyncio.get_running_loop()
-        self.waiting = ByOrigin()
-        """Those that are here."""
         self._until: dict[Connection, float] = {}
         """How long they may stay, those first that came first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -53,7 +55,7 @@ class WaitingRoom:
         if is_enough or not self._watches(connection):
             self._on_enough(connection)
             return
-        self.waiting.add(connection)
+        self._crowd.now(connection, Doing.WAITING)
         self._until[connection] = self._loop.time() + self._patience
         self._see_to_timer()
 
@@ -61,7 +63,7 @@ class WaitingRoom:
         """Forget it, if it is here; its socket stays open."""
         if self._until.pop(connection, None) is None:
             return
-        self.waiting.discard(connection)
+        self._crowd.now(connection, None)
         self._loop.remove_reader(connection.socket.fileno())
         if connection.needs > 1:
             self._wakes_at(connection, 1)
@@ -96,6 +98,9 @@ class WaitingRoom:
             is_enough = self._has_said_enough(connection)
         except OSError:
             self._end(connection)
+            return
+        if not is_enough and connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._end(connection)  # uvloop would not say so again
             return
         # When it needs what it needed before, it ended in the middle; or this system wakes us for
         # each byte. Either way, who serves it does as if there were no waiting room.

@@ -6,11 +6,13 @@ Every test in here that has a server also runs on uvloop (see `test_section_b`).
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import itertools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -18,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from af10_async.admission import Admission
-from af10_async.callback_connections import ByOrigin, Connection, origin_of
+from af10_async.callback_connections import Connection, Doing, origin_of
 from af10_async.callback_log import Seldom
+from af10_async.crowd import ByOrigin, Crowd
 from af10_async.protocol.openings import head_needs
 from af10_async.runtime import Runtime
 from af10_async.waiting_room import WaitingRoom
@@ -203,6 +206,41 @@ async def test_who_comes_from_elsewhere_does_not_wait_for_a_crowd_of_handshakes(
             assert sum(map(is_open, crowd)) > 100
 
 
+async def answered(peers: Sequence[socket.socket]) -> int:
+    """How many of them got their 200."""
+    answers = await asyncio.gather(*map(to_the_end, peers))
+    return sum(each.startswith(b"HTTP/1.1 200") for each in answers)
+
+
+async def test_whole_callbacks_that_come_at_once_are_all_answered() -> None:
+    """More of them than there may be connections, from one place, and before anybody looks."""
+    async with running(max_connections=100) as server:
+        with Peers(server.port) as peers:
+            crowd = [peers.connect(callback(key_of(number))) for number in range(400)]
+            assert await answered(crowd) == 400
+
+
+async def test_it_closes_after_a_crowd_that_was_too_large_for_it() -> None:
+    """Whoever has to go in the very turn in which its connection is made is gone, too."""
+    for most in (1, 2, 3, 5):
+        async with as_many_sockets_as_before(), running(max_connections=most) as server:
+            with Peers(server.port) as peers:
+                await answered([peers.connect(callback(key_of(each))) for each in range(60)])
+
+
+async def test_silent_peers_in_many_places_do_not_push_out_who_has_spoken() -> None:
+    """Although each of them has fewer connections than whoever is honest."""
+    async with running(max_connections=200) as server:
+        with Peers(server.port) as peers:
+            silent = [peers.connect(origin=f"127.1.0.{number}") for number in range(1, 201)]
+            await until(lambda: how_many("Connection") >= 200)
+            mine = [peers.connect(callback(key_of(number))) for number in range(12)]
+            for number in range(1, 101):
+                peers.connect(origin=f"127.1.1.{number}")
+            assert await answered(mine) == 12
+            assert not all(map(is_open, silent))
+
+
 # -- the room itself -------------------------------------------------------------------------------
 
 
@@ -213,7 +251,14 @@ class Room:
         self.admitted: list[Connection] = []
         self.looks: list[bytes] = []
         self._needs = needs
-        self.room = WaitingRoom(self._seen, patience=patience, on_enough=self.admitted.append)
+        self.crowd = Crowd(share=0, clock=asyncio.get_running_loop().time)
+        self.room = WaitingRoom(
+            self.crowd, self._seen, patience=patience, on_enough=self.admitted.append
+        )
+
+    @property
+    def waiting(self) -> list[Connection]:
+        return list(self.crowd[Doing.WAITING])
 
     def _seen(self, data: bytes) -> int:
         self.looks.append(data)
@@ -242,7 +287,7 @@ async def test_the_system_wakes_us_for_what_is_needed_and_not_for_each_byte() ->
             peer.send(b"x")
             await turns()
             assert here.looks == [b"x"]
-            assert here.room.waiting.all() == [connection]
+            assert here.waiting == [connection]
         peer.send(b"x")
         await until(lambda: here.admitted == [connection])
         assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
@@ -259,7 +304,7 @@ async def test_where_the_system_wakes_us_for_each_byte_who_serves_it_waits() -> 
         here.room.take(connection)
         peer.send(b"GET /")
         await until(lambda: here.admitted == [connection])
-        assert len(here.room.waiting) == 0
+        assert here.waiting == []
 
 
 async def test_where_sockets_cannot_be_watched_who_serves_them_waits(
@@ -279,6 +324,40 @@ async def test_where_sockets_cannot_be_watched_who_serves_them_waits(
             assert (await to_the_end(peer)).startswith(b"HTTP/1.1 200")
 
 
+async def test_whoever_leaves_before_the_loop_has_accepted_it_does_not_break_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on Windows, where that is an error of accepting."""
+    loop = asyncio.get_running_loop()
+    accept, errors = loop.sock_accept, [ConnectionResetError(), OSError(errno.EINVAL, "left")]
+    errors[1].winerror = 64  # type: ignore[attr-defined] # which it has on Windows only
+
+    def cannot(*about: Any) -> None:
+        raise NotImplementedError
+
+    async def accept_or_fail(listening: socket.socket) -> tuple[socket.socket, Any]:
+        if errors:
+            raise errors.pop()
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "add_reader", cannot)
+    monkeypatch.setattr(loop, "sock_accept", accept_or_fail)
+    async with running() as server:
+        await until(lambda: errors == [])
+        assert await is_served(server)
+    assert "broke" not in caplog.text
+
+
+async def test_who_is_reset_with_something_unread_does_not_wait_any_more() -> None:
+    """The system says so once, and not again to every kind of loop."""
+    async with running(keep_alive=3600) as server, as_many_sockets_as_before():
+        with Peers(server.port) as peers:
+            peer = peers.connect(b"GET /")
+            await turns()
+            peer.send(b"af10/")
+            reset(peer)
+
+
 async def test_who_has_left_is_not_let_in() -> None:
     here = Room()
     with tcp() as (peer, connection):
@@ -288,36 +367,169 @@ async def test_who_has_left_is_not_let_in() -> None:
         assert connection.socket.fileno() == -1
 
 
-async def test_who_is_ready_waits_while_all_are_busy_and_displaces_the_first_that_is_not() -> None:
-    """And is led on as soon as there is room, whoever made it."""
+# -- turns, one by one -----------------------------------------------------------------------------
 
-    class Plain(asyncio.Protocol):
-        def __init__(self, connection: Connection) -> None:
-            self.connection = connection
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.connection.is_made(transport)
+class Plain(asyncio.Protocol):
+    """Serves nothing."""
 
-        def connection_lost(self, exc: BaseException | None) -> None:
-            admission.is_gone(self.connection)
+    def __init__(self, crowd: Admitting, connection: Connection) -> None:
+        self._crowd = crowd
+        self.connection = connection
 
-    admission = Admission(Plain, most=1, tls=None, handshake_seconds=10.0, seldom=Seldom(Runtime()))
-    with tcp() as (_, first), tcp() as (_, second), tcp() as (_, third):
-        admission.add(first)
-        await until(lambda: not first.is_half_way)
-        admission.is_busy(first)
-        admission.add(second)
-        admission.add(third)
-        await turns()
-        assert admission.ready.all() == [second, third]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connection.is_made(transport)
 
-        admission.is_idle(first)
-        await until(lambda: len(admission.ready) == 0)
-        assert admission.idle.all() == [third]
-        await admission.finish()
-        assert not third.is_half_way
-        third.drop()
-        await until(lambda: len(admission) == 0)
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._crowd.admission.is_gone(self.connection)
+
+
+class Admitting:
+    """An admission with room for so many, and connections from where a test says."""
+
+    def __init__(self, stack: ExitStack, most: int) -> None:
+        self._stack = stack
+        self.crowd = Crowd(share=0, clock=asyncio.get_running_loop().time)
+        self.admission = Admission(
+            self.crowd,
+            lambda connection: Plain(self, connection),
+            most=most,
+            tls=None,
+            handshake_seconds=10.0,
+            seldom=Seldom(Runtime()),
+        )
+
+    def add(self, origin: str) -> Connection:
+        _, connection = self._stack.enter_context(tcp())
+        connection.origin = origin
+        self.admission.add(connection)
+        return connection
+
+    def those(self, doing: Doing) -> list[Connection]:
+        return list(self.crowd[doing])
+
+    async def end(self) -> None:
+        await self.admission.finish()
+        for each in [*self.those(Doing.LED), *self.those(Doing.IDLE), *self.those(Doing.BUSY)]:
+            each.drop()
+        await until(lambda: len(self.crowd) == 0)
+
+
+@pytest.fixture
+def sockets() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+async def test_who_is_ready_waits_while_all_are_busy_and_displaces_one_that_was_served(
+    sockets: ExitStack,
+) -> None:
+    here = Admitting(sockets, most=2)
+    first, second = here.add("a"), here.add("b")
+    await until(lambda: not first.is_half_way and not second.is_half_way)
+    here.admission.is_busy(first)
+    here.admission.is_busy(second)
+    third = here.add("a")
+    await turns()
+    assert here.those(Doing.READY) == [third]
+
+    here.admission.is_idle(second)
+    await until(lambda: here.those(Doing.LED) == [third])
+    assert here.those(Doing.BUSY) == [first]
+    assert second.is_dropped
+    await here.end()
+
+
+async def test_a_handshake_displaces_those_of_who_has_more_of_them(sockets: ExitStack) -> None:
+    """And not those of who has as few, nor its own."""
+    here = Admitting(sockets, most=3)
+    crowd = [here.add("crowd") for _ in range(2)]
+    one = here.add("one")
+    await until(lambda: len(here.those(Doing.LED)) == 3)
+    more, other = here.add("crowd"), here.add("other")
+    await until(lambda: other.doing is Doing.LED)
+    assert set(here.those(Doing.LED)) == {crowd[1], one, other}
+    assert here.those(Doing.READY) == [more]
+    await here.end()
+
+
+async def test_a_handshake_that_takes_long_is_displaced_by_whoever_comes(
+    sockets: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its time is over, without anything else happening; not before."""
+    monkeypatch.setattr("af10_async.admission._TIME_TO_SPEAK", 3600.0)
+    here = Admitting(sockets, most=1)
+    first, second = here.add("a"), here.add("a")
+    await until(lambda: not first.is_half_way)
+    await turns()
+    assert second.doing is Doing.READY
+
+    monkeypatch.setattr("af10_async.admission._TIME_TO_SPEAK", 0.02)
+    third = here.add("a")
+    await until(lambda: third.doing is Doing.LED)
+    assert first.is_dropped
+    assert second.is_dropped
+    await here.end()
+
+
+# -- who goes --------------------------------------------------------------------------------------
+
+SHARE = 2
+
+
+class Someone(Connection):
+    """A connection without a socket."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(None, f"origin {number % 4}")  # type: ignore[arg-type]
+
+
+def counted(crowd: Crowd, origin: str) -> int:
+    return sum(crowd[each].count_of(origin) for each in Doing if each is not Doing.BUSY)
+
+
+@given(st.lists(st.tuples(st.integers(0, 15), st.sampled_from([None, *Doing]))))
+def test_the_one_that_goes_is_of_who_has_most_and_was_silent_for_longest(
+    steps: list[tuple[int, Doing | None]],
+) -> None:
+    """Whatever happened before, and however those who have most spread over what they do."""
+    times = itertools.count(1)
+    crowd = Crowd(share=SHARE, clock=lambda: float(next(times)))
+    everyone = [Someone(number) for number in range(16)]
+    for number, doing in steps:
+        crowd.now(everyone[number], doing)
+        may_go = [each for each in everyone if each.doing not in (None, Doing.BUSY)]
+        found = crowd.to_let_go()
+        if found is None:
+            assert may_go == []
+            continue
+        assert found in may_go
+        most = max(counted(crowd, each.origin) for each in may_go)
+        silent = [each for each in may_go if each.doing in (Doing.WAITING, Doing.IDLE)]
+        if most > SHARE or not silent:
+            assert counted(crowd, found.origin) == most
+            silent = [each for each in silent if each.origin == found.origin]
+        if silent:
+            assert found is min(silent, key=lambda each: each.since)
+        else:
+            assert found.doing in (Doing.READY, Doing.LED)
+    assert len(crowd) == sum(each.doing is not None for each in everyone)
+
+
+def test_of_those_that_have_all_spoken_the_last_one_goes_unless_most_are_stuck() -> None:
+    """Those that came first have waited, and are next; but what is led should not stay so."""
+    times = itertools.count()
+    crowd = Crowd(share=0, clock=lambda: float(next(times)))
+    ready, led = [Someone(0) for _ in range(3)], [Someone(0) for _ in range(2)]
+    for each in ready:
+        crowd.now(each, Doing.READY)
+    for each in led:
+        crowd.now(each, Doing.LED)
+    gone = []
+    while (found := crowd.to_let_go()) is not None:
+        gone.append(found)
+        crowd.now(found, None)
+    assert gone == [ready[2], led[0], ready[1], led[1], ready[0]]
 
 
 # -- by origin -------------------------------------------------------------------------------------
@@ -331,6 +543,8 @@ async def test_who_is_ready_waits_while_all_are_busy_and_displaces_the_first_tha
         (("2001:db8:1:2:3:4:5:6", 80, 0, 0), "2001:0db8:0001:0002"),
         (("2001:db8:1:2::1", 80, 0, 0), "2001:0db8:0001:0002"),
         (("fe80::1%eth0", 80, 0, 2), "fe80:0000:0000:0000"),
+        ((), ""),
+        (None, ""),
     ],
 )
 def test_an_origin_is_an_ipv4_address_or_a_network_of_ipv6(address: Any, origin: str) -> None:
@@ -338,9 +552,11 @@ def test_an_origin_is_an_ipv4_address_or_a_network_of_ipv6(address: Any, origin:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "discard", "next"]), st.integers(0, 11))))
-def test_whose_turn_it_is_and_who_goes_first(steps: list[tuple[str, int]]) -> None:
-    """The same as with plain lists: each origin in its turn, and of it the one that came first."""
-    everyone = [Connection(None, f"origin {number % 4}") for number in range(12)]  # type: ignore[arg-type]
+def test_each_origin_has_its_turn_and_of_it_the_one_that_came_first(
+    steps: list[tuple[str, int]],
+) -> None:
+    """The same as with plain lists."""
+    everyone = [Someone(number) for number in range(12)]
     here = ByOrigin()
     queues: dict[str, list[Connection]] = {}
     for what, number in steps:
@@ -354,24 +570,18 @@ def test_whose_turn_it_is_and_who_goes_first(steps: list[tuple[str, int]]) -> No
             if one in queue:
                 queue.remove(one)
         elif what == "next" and queues:
-            origin = next(iter(queues))
-            queues[origin] = queue = queues.pop(origin)
-            assert here.pop_next() is queue.pop(0)
+            origin = next(here.origins())
+            assert origin == next(iter(queues))
+            queues[origin] = queues.pop(origin)
+            here.had_its_turn(origin)
+            found = here.first(origin)
+            assert found is queues[origin].pop(0)
+            here.discard(found)
         queues = {origin: queue for origin, queue in queues.items() if queue}
-        assert here.all() == [each for queue in queues.values() for each in queue]
+        assert list(here.origins()) == list(queues)
         assert len(here) == sum(map(len, queues.values()))
-        assert here.largest == max(map(len, queues.values()), default=0)
-        oldest = here.oldest()
-        assert (oldest is None) is (not queues)
-        if oldest is not None:
-            assert len(queues[oldest.origin]) == here.largest
-            assert queues[oldest.origin][0] is oldest
-
-
-def test_a_connection_is_among_one_kind_only() -> None:
-    first, second = ByOrigin(), ByOrigin()
-    one = Connection(None, "here")  # type: ignore[arg-type]
-    first.add(one)
-    second.add(one)
-    first.discard(one)
-    assert (first.all(), second.all()) == ([], [one])
+        largest = here.largest()
+        most = max(map(len, queues.values()), default=0)
+        assert (here.count_of(largest) if largest else 0) == most
+        for origin, queue in queues.items():
+            assert (here.first(origin), here.last(origin)) == (queue[0], queue[-1])

@@ -1,0 +1,159 @@
+"""All connections, by what they do and where they come from: whose turn it is, and who goes.
+
+A flood must wait for itself and displace its own, and not those of others, who may be far away and
+slow. So each origin has its turn, however few connections it has, and whoever has most loses first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .callback_connections import Connection, Doing
+
+
+class Crowd:
+    """Knows all connections.
+
+    Args:
+        share: What one origin may have before it is the first to lose some.
+        clock: Tells the time.
+
+    """
+
+    def __init__(self, *, share: int, clock: Callable[[], float]) -> None:
+        self._share = share
+        self._clock = clock
+        self._by = {doing: ByOrigin() for doing in Doing}
+        self._totals = _Totals()
+
+    def __getitem__(self, doing: Doing) -> ByOrigin:
+        return self._by[doing]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by.values()))
+
+    def now(self, connection: Connection, doing: Doing | None) -> None:
+        """From now on, it does this; None: nothing any more."""
+        before = connection.doing
+        connection.doing, connection.since = doing, self._clock()
+        if before is not None:
+            self._by[before].discard(connection)
+        if doing is not None:
+            self._by[doing].add(connection)
+        change = _counts(doing) - _counts(before)
+        if change:
+            self._totals.change(connection.origin, change)
+
+    def to_let_go(self) -> Connection | None:
+        """The one that is missed least; those with a request under way are not let go.
+
+        Of the origin that has most. Of those that wait for it to speak, the one goes that has done
+        so for longest; when all have spoken, one of those that wait for us. Where no origin has
+        more than its share, one that has not spoken goes, whosever it is.
+        """
+        origin, count = self._totals.largest()
+        if origin is None:
+            return None
+        if count <= self._share and (silent := self._silent(None)) is not None:
+            return silent
+        return self._silent(origin) or self._spoken(origin)
+
+    def _silent(self, origin: str | None) -> Connection | None:
+        found = [self._by[doing].first(origin) for doing in (Doing.WAITING, Doing.IDLE)]
+        return min(filter(None, found), key=lambda each: each.since, default=None)
+
+    def _spoken(self, origin: str) -> Connection | None:
+        ready, led = self._by[Doing.READY], self._by[Doing.LED]
+        if ready.count_of(origin) > led.count_of(origin):
+            return ready.last(origin)  # the others have waited, and their turn comes before
+        return led.first(origin)
+
+
+class ByOrigin:
+    """Connections in the order in which they came, all together and by where they come from."""
+
+    def __init__(self) -> None:
+        self._all: dict[Connection, None] = {}
+        self._of: dict[str, dict[Connection, None]] = {}
+        """The origin whose turn it is comes first."""
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._all)
+
+    def add(self, connection: Connection) -> None:
+        """Take it in, as the last."""
+        self._all[connection] = None
+        self._of.setdefault(connection.origin, {})[connection] = None
+
+    def discard(self, connection: Connection) -> None:
+        """Forget it, if it is here."""
+        if connection not in self._all:
+            return
+        del self._all[connection]
+        group = self._of[connection.origin]
+        del group[connection]
+        if not group:
+            del self._of[connection.origin]
+
+    def first(self, origin: str | None = None) -> Connection | None:
+        """The one that came first, of an origin or of all; None when there is none."""
+        return next(iter(self._group(origin)), None)
+
+    def last(self, origin: str) -> Connection | None:
+        """The one that came last of an origin; None when there is none."""
+        return next(reversed(self._group(origin)), None)
+
+    def _group(self, origin: str | None) -> dict[Connection, None]:
+        return self._all if origin is None else self._of.get(origin, {})
+
+    def count_of(self, origin: str) -> int:
+        """How many come from there."""
+        return len(self._of.get(origin, ()))
+
+    def largest(self) -> str | None:
+        """The origin that has most; None when there is none."""
+        return max(self._of, key=self.count_of, default=None)
+
+    def origins(self) -> Iterator[str]:
+        """In the order of their turns."""
+        return iter(self._of)
+
+    def had_its_turn(self, origin: str) -> None:
+        """The others come first now."""
+        group = self._of.pop(origin, None)
+        if group is not None:
+            self._of[origin] = group
+
+
+class _Totals:
+    """How many each origin has, and which has most, however many origins there are."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+        self._with: dict[int, dict[str, None]] = {0: {}}
+        """The origins that have so many."""
+        self._most = 0
+
+    def change(self, origin: str, change: int) -> None:
+        """It has one more, or one less."""
+        before = self._count.pop(origin, 0)
+        count = before + change
+        if before:
+            del self._with[before][origin]
+        if count:
+            self._count[origin] = count
+            self._with.setdefault(count, {})[origin] = None
+        if count > self._most or not self._with[self._most]:
+            self._most = count  # one more or less: there is no other in between
+
+    def largest(self) -> tuple[str | None, int]:
+        """The origin that has most, and how many; None when there is none."""
+        return next(iter(self._with[self._most]), None), self._most
+
+
+def _counts(doing: Doing | None) -> int:
+    """Whether it is one of those that may be let go."""
+    return int(doing is not None and doing is not Doing.BUSY)
