@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .admission import AT_ONCE, Admission, reason, say_too_many
+from .admission import Admission, reason, say_too_many
 from .callback_connections import Connection, origin_of
 from .callback_log import Seldom
 from .crowd import Crowd
@@ -34,8 +34,8 @@ except ImportError:  # Windows
 
 logger = logging.getLogger("af10_async.callback_server")
 
-_MOST_AT_ONCE = AT_ONCE
-"""Connections accepted before others get their turn; without TLS, they are served as quickly."""
+_MOST_AT_ONCE = 64
+"""Connections accepted before others get their turn."""
 _PARTS = 16
 """And that part of all that there may be: who comes must not be displaced before it has spoken."""
 _HANDSHAKE_SECONDS = 10.0
@@ -103,7 +103,11 @@ class Acceptor:
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen; raises `OSError`, with nothing left half-started."""
-        self._crowd = Crowd(share=self._most // _PARTS, clock=asyncio.get_running_loop().time)
+        self._crowd = Crowd(
+            share=self._most // _PARTS,
+            ready_may_go=tls is not None,
+            clock=asyncio.get_running_loop().time,
+        )
         self._admission = Admission(
             self._crowd,
             self._make_protocol,
@@ -159,20 +163,15 @@ class Acceptor:
 
     # -- more than there may be --------------------------------------------------------------------
 
-    def _has_room(self) -> bool:
-        if len(self._crowd) < self._most:
-            return True
-        say_too_many(self._seldom, self._most)
-        return self._has_let_one_go()
+    def _is_full(self) -> bool:
+        return len(self._crowd) >= self._most
 
-    def _has_let_one_go(self) -> bool:
+    def _let_one_go(self) -> None:
         found = self._crowd.to_let_go()
-        if found is None:
-            return False
-        self._room.leave(found)
-        self._admission.is_gone(found)
-        found.drop()
-        return True
+        if found is not None:
+            self._room.leave(found)
+            self._admission.is_gone(found)
+            found.drop()
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -224,7 +223,7 @@ class Acceptor:
                 if is_empty:
                     await self._next_from(listening)
                     is_empty = False
-                self._accept_some(listening)
+                await self._accept_some(listening)
             except BlockingIOError:
                 is_empty = True
                 continue
@@ -243,21 +242,23 @@ class Acceptor:
         except NotImplementedError:  # on Windows, the loop accepts it by itself
             self._take(*await asyncio.get_running_loop().sock_accept(listening))
 
-    def _accept_some(self, listening: socket.socket) -> None:
+    async def _accept_some(self, listening: socket.socket) -> None:
         for _ in range(self._at_once):
+            while self._is_full() and self._crowd.to_let_go() is None:
+                await self._crowd.progress()  # meanwhile, the system keeps those that come
             self._take(*listening.accept())
 
     def _take(self, accepted: socket.socket, address: Any) -> None:
         accepted.setblocking(False)
-        if self._has_room():
-            self._room.take(Connection(accepted, origin_of(address)))
-        else:
-            accepted.close()
+        if self._is_full():
+            say_too_many(self._seldom, self._most)
+            self._let_one_go()
+        self._room.take(Connection(accepted, origin_of(address)))
 
     async def _wait_for_room(self, error: OSError) -> None:
         if error.errno in _NO_ROOM:
             for _ in range(max(1, len(self._crowd) // 10)):
-                self._has_let_one_go()
+                self._let_one_go()
         if self._seldom.may_come():
             logger.warning(
                 "no connection can be taken in (%s): idle ones are let go", error.strerror

@@ -10,18 +10,15 @@ from collections.abc import Callable
 
 from .callback_connections import Connection, Doing
 from .callback_log import Seldom
-from .crowd import Crowd
+from .crowd import TIME_TO_SPEAK, Crowd
 from .shelter import all_ended
 
 logger = logging.getLogger("af10_async.callback_server")
 
-AT_ONCE = 64
+_AT_ONCE = 16
 """Connections that begin to be served before others get their turn."""
 _HANDSHAKES_AT_ONCE = 4
 """The same with TLS, where each takes half a millisecond."""
-_TIME_TO_SPEAK = 1.0
-"""Seconds that a connection has for its handshake, and to ask for something, before it is displaced
-by others from where it comes from."""
 _GOODBYE_SECONDS = 0.5
 """Seconds that a peer has to answer the end of its TLS connection."""
 
@@ -109,7 +106,7 @@ class Admission:
 
     def _admit_some(self) -> None:
         self._is_due = False
-        for _ in range(AT_ONCE if self._tls is None else _HANDSHAKES_AT_ONCE):
+        for _ in range(_AT_ONCE if self._tls is None else _HANDSHAKES_AT_ONCE):
             if not self._has_admitted_one():
                 return
         self._go_on()
@@ -144,7 +141,7 @@ class Admission:
         oldest = led.first(largest)
         if largest is None or oldest is None:
             return None, None  # all are busy; whoever is done makes it go on
-        remaining = oldest.since + _TIME_TO_SPEAK - self._loop.time()
+        remaining = oldest.since + TIME_TO_SPEAK - self._loop.time()
         if remaining <= 0:
             return next(origins, None), oldest
         self._go_on_in(remaining)

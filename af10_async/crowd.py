@@ -6,9 +6,17 @@ slow. So each origin has its turn, however few connections it has, and whoever h
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from .callback_connections import Connection, Doing
+
+TIME_TO_SPEAK = 1.0
+"""Seconds that a connection that had its turn has for its handshake and the head of a request. Who
+takes longer is the next to go."""
+_MOST_LED = 64
+"""Of one origin. Whose requests are whole is led for a few turns of the loop: those are fewer."""
 
 
 class Crowd:
@@ -16,13 +24,17 @@ class Crowd:
 
     Args:
         share: What one origin may have before it is the first to lose some.
+        ready_may_go: Whether what makes a connection ready is less than a whole request, so that no
+            callback is lost with it.
         clock: Tells the time.
 
     """
 
-    def __init__(self, *, share: int, clock: Callable[[], float]) -> None:
+    def __init__(self, *, share: int, ready_may_go: bool, clock: Callable[[], float]) -> None:
         self._share = share
+        self._ready_may_go = ready_may_go
         self._clock = clock
+        self._progress = asyncio.Event()
         self._by = {doing: ByOrigin() for doing in Doing}
         self._totals = _Totals()
 
@@ -43,13 +55,23 @@ class Crowd:
         change = _counts(doing) - _counts(before)
         if change:
             self._totals.change(connection.origin, change)
+        if doing not in (Doing.WAITING, Doing.READY):
+            self._progress.set()
+
+    async def progress(self) -> None:
+        """Wait until one has ended, gone on, or become late: there may be one to let go then."""
+        self._progress.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIME_TO_SPEAK):
+                await self._progress.wait()
 
     def to_let_go(self) -> Connection | None:
-        """The one that is missed least; those with a request under way are not let go.
+        """The one that is missed least; None when none can be spared just now.
 
-        Of the origin that has most. Of those that wait for it to speak, the one goes that has done
-        so for longest; when all have spoken, one of those that wait for us. Where no origin has
-        more than its share, one that has not spoken goes, whosever it is.
+        Of the origin that has most. Of those that are silent, the one goes that has been so for
+        longest; when all have spoken, the last that is ready, if these may go, or one that had its
+        turn and does not come to its request. Where no origin has more than its share, one that
+        is silent goes, whosever it is.
         """
         origin, count = self._totals.largest()
         if origin is None:
@@ -63,10 +85,14 @@ class Crowd:
         return min(filter(None, found), key=lambda each: each.since, default=None)
 
     def _spoken(self, origin: str) -> Connection | None:
-        ready, led = self._by[Doing.READY], self._by[Doing.LED]
-        if ready.count_of(origin) > led.count_of(origin):
-            return ready.last(origin)  # the others have waited, and their turn comes before
-        return led.first(origin)
+        if self._ready_may_go and (last := self._by[Doing.READY].last(origin)) is not None:
+            return last
+        led = self._by[Doing.LED]
+        first = led.first(origin)
+        if first is None:
+            return None
+        is_late = self._clock() - first.since >= TIME_TO_SPEAK
+        return first if is_late or led.count_of(origin) > _MOST_LED else None
 
 
 class ByOrigin:

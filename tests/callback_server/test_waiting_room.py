@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from af10_async.admission import Admission
 from af10_async.callback_connections import Connection, Doing, origin_of
 from af10_async.callback_log import Seldom
-from af10_async.crowd import ByOrigin, Crowd
+from af10_async.crowd import TIME_TO_SPEAK, ByOrigin, Crowd
 from af10_async.protocol.openings import head_needs
 from af10_async.runtime import Runtime
 from af10_async.waiting_room import WaitingRoom
@@ -37,7 +37,7 @@ from .peers import (
     to_the_end,
     until,
 )
-from .test_connections import OTHER, callback, client_hello, how_many, is_served, kept_alive
+from .test_connections import OTHER, Clock, callback, client_hello, how_many, is_served, kept_alive
 
 
 async def turns(count: int = 10) -> None:
@@ -244,6 +244,11 @@ async def test_silent_peers_in_many_places_do_not_push_out_who_has_spoken() -> N
 # -- the room itself -------------------------------------------------------------------------------
 
 
+def crowd_here() -> Crowd:
+    """Nobody yet."""
+    return Crowd(share=0, ready_may_go=True, clock=asyncio.get_running_loop().time)
+
+
 class Room:
     """A waiting room, one end of a connection in it, and who was let in."""
 
@@ -251,7 +256,7 @@ class Room:
         self.admitted: list[Connection] = []
         self.looks: list[bytes] = []
         self._needs = needs
-        self.crowd = Crowd(share=0, clock=asyncio.get_running_loop().time)
+        self.crowd = crowd_here()
         self.room = WaitingRoom(
             self.crowd, self._seen, patience=patience, on_enough=self.admitted.append
         )
@@ -389,7 +394,7 @@ class Admitting:
 
     def __init__(self, stack: ExitStack, most: int) -> None:
         self._stack = stack
-        self.crowd = Crowd(share=0, clock=asyncio.get_running_loop().time)
+        self.crowd = crowd_here()
         self.admission = Admission(
             self.crowd,
             lambda connection: Plain(self, connection),
@@ -457,14 +462,14 @@ async def test_a_handshake_that_takes_long_is_displaced_by_whoever_comes(
     sockets: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once its time is over, without anything else happening; not before."""
-    monkeypatch.setattr("af10_async.admission._TIME_TO_SPEAK", 3600.0)
+    monkeypatch.setattr("af10_async.admission.TIME_TO_SPEAK", 3600.0)
     here = Admitting(sockets, most=1)
     first, second = here.add("a"), here.add("a")
     await until(lambda: not first.is_half_way)
     await turns()
     assert second.doing is Doing.READY
 
-    monkeypatch.setattr("af10_async.admission._TIME_TO_SPEAK", 0.02)
+    monkeypatch.setattr("af10_async.admission.TIME_TO_SPEAK", 0.02)
     third = here.add("a")
     await until(lambda: third.doing is Doing.LED)
     assert first.is_dropped
@@ -488,22 +493,27 @@ def counted(crowd: Crowd, origin: str) -> int:
     return sum(crowd[each].count_of(origin) for each in Doing if each is not Doing.BUSY)
 
 
-@given(st.lists(st.tuples(st.integers(0, 15), st.sampled_from([None, *Doing]))))
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 15), st.sampled_from([None, *Doing]))),
+    ready_may_go=st.booleans(),
+)
 def test_the_one_that_goes_is_of_who_has_most_and_was_silent_for_longest(
-    steps: list[tuple[int, Doing | None]],
+    steps: list[tuple[int, Doing | None]], ready_may_go: bool
 ) -> None:
     """Whatever happened before, and however those who have most spread over what they do."""
     times = itertools.count(1)
-    crowd = Crowd(share=SHARE, clock=lambda: float(next(times)))
+    crowd = Crowd(share=SHARE, ready_may_go=ready_may_go, clock=lambda: float(next(times)))
     everyone = [Someone(number) for number in range(16)]
     for number, doing in steps:
         crowd.now(everyone[number], doing)
         may_go = [each for each in everyone if each.doing not in (None, Doing.BUSY)]
         found = crowd.to_let_go()
         if found is None:
-            assert may_go == []
+            spoken = {each.doing for each in may_go}
+            assert spoken <= {Doing.LED} if ready_may_go else spoken <= {Doing.LED, Doing.READY}
             continue
         assert found in may_go
+        assert ready_may_go or found.doing is not Doing.READY
         most = max(counted(crowd, each.origin) for each in may_go)
         silent = [each for each in may_go if each.doing in (Doing.WAITING, Doing.IDLE)]
         if most > SHARE or not silent:
@@ -516,23 +526,34 @@ def test_the_one_that_goes_is_of_who_has_most_and_was_silent_for_longest(
     assert len(crowd) == sum(each.doing is not None for each in everyone)
 
 
-def test_of_those_that_have_all_spoken_the_last_one_goes_unless_most_are_stuck() -> None:
-    """Those that came first have waited, and are next; but what is led should not stay so."""
-    times = itertools.count()
-    crowd = Crowd(share=0, clock=lambda: float(next(times)))
-    ready, led = [Someone(0) for _ in range(3)], [Someone(0) for _ in range(2)]
+def test_of_those_that_have_spoken_only_those_go_that_do_not_come_to_their_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are late, or more than could be on their way to it."""
+    monkeypatch.setattr("af10_async.crowd._MOST_LED", 3)
+    clock = Clock()
+    crowd = Crowd(share=0, ready_may_go=False, clock=clock)
+    ready, *led = (Someone(0) for _ in range(5))
+    crowd.now(ready, Doing.READY)
+    for each in led[:3]:
+        crowd.now(each, Doing.LED)
+    assert crowd.to_let_go() is None
+    crowd.now(led[3], Doing.LED)
+    assert crowd.to_let_go() is led[0]
+    crowd.now(led[0], None)
+    assert crowd.to_let_go() is None
+    clock.now += TIME_TO_SPEAK
+    assert crowd.to_let_go() is led[1]
+
+
+def test_where_they_may_go_the_last_goes_that_is_ready() -> None:
+    """Those that came first have waited, and their turn comes before."""
+    crowd = Crowd(share=0, ready_may_go=True, clock=Clock())
+    led, *ready = (Someone(0) for _ in range(4))
+    crowd.now(led, Doing.LED)
     for each in ready:
         crowd.now(each, Doing.READY)
-    for each in led:
-        crowd.now(each, Doing.LED)
-    gone = []
-    while (found := crowd.to_let_go()) is not None:
-        gone.append(found)
-        crowd.now(found, None)
-    assert gone == [ready[2], led[0], ready[1], led[1], ready[0]]
-
-
-# -- by origin -------------------------------------------------------------------------------------
+    assert crowd.to_let_go() is ready[-1]
 
 
 @pytest.mark.parametrize(
