@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from .callback_connections import Connection, Doing
 from .callback_log import Seldom
-from .crowd import TIME_TO_SPEAK, Crowd
+from .crowd import LOOK, TIME_TO_SPEAK, Crowd
 from .shelter import all_ended
 
 logger = logging.getLogger("af10_async.callback_server")
@@ -141,17 +141,16 @@ class Admission:
         oldest = led.first(largest)
         if largest is None or oldest is None:
             return None, None  # all are busy; whoever is done makes it go on
-        remaining = oldest.since + TIME_TO_SPEAK - self._loop.time()
-        if remaining <= 0:
+        if self._crowd.time() - oldest.since >= TIME_TO_SPEAK:
             return next(origins, None), oldest
-        self._go_on_in(remaining)
+        self._look_again()
         most = led.count_of(largest)
         return next((each for each in origins if led.count_of(each) < most), None), oldest
 
-    def _go_on_in(self, seconds: float) -> None:
+    def _look_again(self) -> None:
         if self._later is not None:
             self._later.cancel()
-        self._later = self._loop.call_later(seconds, self._go_on)
+        self._later = self._loop.call_later(LOOK, self._go_on)
 
     def _admit(self, connection: Connection) -> None:
         self._crowd.now(connection, Doing.LED)

@@ -116,9 +116,12 @@ class Listening:
             found = await self._handle(AiohttpRequest(request, request.raw_path))
         finally:
             self._answering.discard(task)
-            self._acceptor.is_idle(connection)
         # A body would be odd, but is no reason to lose the callback: it is just not read.
-        return _Response(found, close=request.body_exists)
+        return _Response(
+            found,
+            close=request.body_exists,
+            on_sent=functools.partial(self._acceptor.is_idle, connection),
+        )
 
 
 class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
@@ -271,9 +274,12 @@ _LOG = _AiohttpLog(logger)
 class _Response(web.StreamResponse):
     """An answer whose bytes are known beforehand, but for the date."""
 
-    def __init__(self, found: Answer, *, close: bool) -> None:
+    def __init__(
+        self, found: Answer, *, close: bool, on_sent: Callable[[], None] | None = None
+    ) -> None:
         # All that aiohttp's own would set up is about headers and bodies that are still to be made.
         self._found = found
+        self._on_sent = on_sent
         self._close = close or found.status >= 400
         self._request: web.BaseRequest | None = None
 
@@ -298,6 +304,8 @@ class _Response(web.StreamResponse):
             has_body=self._request.method != "HEAD",
         )
         await self._request.writer.write_eof(start + _date(int(time.time())) + rest)
+        if self._on_sent is not None:
+            self._on_sent()
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,8 +15,10 @@ from .callback_connections import Connection, Doing
 TIME_TO_SPEAK = 1.0
 """Seconds that a connection that had its turn has for its handshake and the head of a request. Who
 takes longer is the next to go."""
-_MOST_LED = 64
-"""Of one origin. Whose requests are whole is led for a few turns of the loop: those are fewer."""
+LOOK = 0.1
+"""Seconds between looks at who takes longer."""
+_MOST_LED = 256
+"""Of one origin. Whose request is whole is led for some five turns of the loop: those are fewer."""
 
 
 class Crowd:
@@ -34,6 +36,7 @@ class Crowd:
         self._share = share
         self._ready_may_go = ready_may_go
         self._clock = clock
+        self._now = self._looked = clock()
         self._progress = asyncio.Event()
         self._by = {doing: ByOrigin() for doing in Doing}
         self._totals = _Totals()
@@ -47,7 +50,7 @@ class Crowd:
     def now(self, connection: Connection, doing: Doing | None) -> None:
         """From now on, it does this; None: nothing any more."""
         before = connection.doing
-        connection.doing, connection.since = doing, self._clock()
+        connection.doing, connection.since = doing, self.time()
         if before is not None:
             self._by[before].discard(connection)
         if doing is not None:
@@ -58,11 +61,18 @@ class Crowd:
         if doing not in (Doing.WAITING, Doing.READY):
             self._progress.set()
 
+    def time(self) -> float:
+        """What connections have had of it: while the loop stood still, none of them could go on."""
+        now = self._clock()
+        self._now += min(now - self._looked, LOOK)
+        self._looked = now
+        return self._now
+
     async def progress(self) -> None:
-        """Wait until one has ended, gone on, or become late: there may be one to let go then."""
+        """Wait until one has ended or gone on, or may be late: there may be one to let go then."""
         self._progress.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(TIME_TO_SPEAK):
+            async with asyncio.timeout(LOOK):
                 await self._progress.wait()
 
     def to_let_go(self) -> Connection | None:
@@ -85,14 +95,19 @@ class Crowd:
         return min(filter(None, found), key=lambda each: each.since, default=None)
 
     def _spoken(self, origin: str) -> Connection | None:
-        if self._ready_may_go and (last := self._by[Doing.READY].last(origin)) is not None:
+        if self._ready_may_go and (last := self._last_ready(origin)) is not None:
             return last
         led = self._by[Doing.LED]
         first = led.first(origin)
         if first is None:
             return None
-        is_late = self._clock() - first.since >= TIME_TO_SPEAK
+        is_late = self.time() - first.since >= TIME_TO_SPEAK
         return first if is_late or led.count_of(origin) > _MOST_LED else None
+
+    def _last_ready(self, origin: str) -> Connection | None:
+        """Of the origin, or else of who has most of these."""
+        ready = self._by[Doing.READY]
+        return ready.last(origin) or ready.last(ready.largest() or origin)
 
 
 class ByOrigin:
