@@ -9,10 +9,11 @@ import asyncio
 import errno
 import gc
 import itertools
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -239,6 +240,30 @@ async def test_silent_peers_in_many_places_do_not_push_out_who_has_spoken() -> N
                 peers.connect(origin=f"127.1.1.{number}")
             assert await answered(mine) == 12
             assert not all(map(is_open, silent))
+
+
+@pytest.mark.parametrize("most", [2, 40])
+async def test_whatever_peers_do_nothing_is_left_of_them(most: int) -> None:
+    """They come in pieces, from several places, hang up by half or whole, or are reset."""
+    chance = random.Random(2026 + most)
+    async with running(max_connections=most, keep_alive=0.2) as server, as_many_sockets_as_before():
+        for _ in range(20):
+            with Peers(server.port) as peers:
+                for number in range(20):
+                    whole = callback(key_of(number))
+                    cut = chance.randrange(len(whole) + 1)
+                    origin = f"127.0.0.{chance.randrange(1, 5)}"
+                    peer = peers.connect(whole[:cut], origin=origin)
+                    await turns(chance.randrange(4))
+                    with suppress(ConnectionError):
+                        peer.sendall(whole[cut : chance.randrange(cut, len(whole) + 1)])
+                        match chance.randrange(4):
+                            case 0:
+                                reset(peer)
+                            case 1:
+                                peer.shutdown(socket.SHUT_WR)
+        assert await is_served(server)
+        await until(lambda: how_many("_Protocol") == how_many("Connection") == 0)
 
 
 # -- the room itself -------------------------------------------------------------------------------
@@ -500,32 +525,32 @@ def counted(crowd: Crowd, origin: str) -> int:
 def test_the_one_that_goes_is_of_who_has_most_and_was_silent_for_longest(
     steps: list[tuple[int, Doing | None]], ready_may_go: bool
 ) -> None:
-    """Whatever happened before, and however those who have most spread over what they do."""
+    """Whatever happened before, and however those who have most spread over what they do.
+
+    Where nobody has more than a share, it is the one that was silent for longest of all.
+    """
     times = itertools.count(1)
     crowd = Crowd(share=SHARE, ready_may_go=ready_may_go, clock=lambda: float(next(times)))
     everyone = [Someone(number) for number in range(16)]
     for number, doing in steps:
         crowd.now(everyone[number], doing)
-        may_go = [each for each in everyone if each.doing not in (None, Doing.BUSY)]
+        silent = [each for each in everyone if each.doing in (Doing.WAITING, Doing.IDLE)]
         found = crowd.to_let_go()
-        if found is None:
-            spoken = {each.doing for each in may_go}
-            assert spoken <= ({Doing.LED} if ready_may_go else {Doing.LED, Doing.READY})
+        most = max(counted(crowd, each.origin) for each in everyone)
+        if found is not None and found in silent:
+            rivals = silent
+            if most > SHARE:
+                assert counted(crowd, found.origin) == most
+                rivals = [each for each in silent if each.origin == found.origin]
+            assert found is min(rivals, key=lambda each: each.since)
             continue
-        assert found in may_go
-        assert ready_may_go or found.doing is not Doing.READY
-        most = max(counted(crowd, each.origin) for each in may_go)
-        silent = [each for each in may_go if each.doing in (Doing.WAITING, Doing.IDLE)]
-        largest = [each for each in may_go if counted(crowd, each.origin) == most]
-        if found.doing is Doing.READY and all(each.doing is Doing.LED for each in largest):
-            continue  # on their way to their request, and it is somebody else's turn to go
-        if most > SHARE or not silent:
-            assert counted(crowd, found.origin) == most
-            silent = [each for each in silent if each.origin == found.origin]
-        if silent:
-            assert found is min(silent, key=lambda each: each.since)
+        assert most > SHARE or not silent
+        largest = {each.origin for each in everyone if counted(crowd, each.origin) == most}
+        assert most == 0 or not largest <= {each.origin for each in silent}
+        if found is None:
+            assert not (ready_may_go and crowd[Doing.READY])
         else:
-            assert found.doing in (Doing.READY, Doing.LED)
+            assert found.doing is Doing.LED or (ready_may_go and found.doing is Doing.READY)
     assert len(crowd) == sum(each.doing is not None for each in everyone)
 
 
