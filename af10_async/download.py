@@ -236,7 +236,8 @@ class RemoteFile:
             MissingExtraError: `pip install "af10-async[storage]"` is needed first.
 
         """
-        from .storage import check_storage_url, file_path
+        from .protocol.storage_urls import file_path
+        from .storage import check_storage_url
 
         if isinstance(target, str):
             check_storage_url(target)

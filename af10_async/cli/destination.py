@@ -14,8 +14,9 @@ from typing import Any
 from .. import ConfigurationError, CopiedFile, RemoteFile, SavedFile, SaveError
 from ..partial_file import PartialFile
 from ..progress import ProgressHandler
+from ..protocol.storage_urls import file_path, is_storage_url
 from ..save_target import resolve
-from ..storage import file_path, is_storage_url, put_object
+from ..storage import put_object
 from .arguments import UsageError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import AF10Error
-from ..storage import check_storage_url, file_path, is_storage_url
+from ..protocol.storage_urls import file_path, is_storage_url
+from ..storage import check_storage_url
 from .findings import Finding, failed, failed_with, passed, skipped
 
 T = TypeVar("T")

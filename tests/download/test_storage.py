@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from af10_async import storage
+from af10_async import object_store, storage
 from af10_async.errors import (
     ConfigurationError,
     DownloadError,
@@ -31,7 +31,8 @@ from af10_async.errors import (
     StorageError,
     TargetExistsError,
 )
-from af10_async.storage import check_storage_url, is_storage_url, put_object
+from af10_async.protocol.storage_urls import is_storage_url, read_storage_url
+from af10_async.storage import check_storage_url, put_object
 
 from ..ports import free_port
 
@@ -326,7 +327,7 @@ async def test_an_endpoint_that_never_answers_ends_at_its_timeout() -> None:
 
 async def test_no_credentials_at_all_are_said_to_be_missing() -> None:
     error = RuntimeError("Error performing PUT http://169.254.169.254/latest/api/token: no")
-    found = storage._store_error(error, storage._read_url("s3://bucket/k", ""))
+    found = object_store.store_error(error, read_storage_url("s3://bucket/k", ""))
     assert "no credentials" in str(found)
     assert not found.retryable
 
@@ -493,9 +494,9 @@ async def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unloaded() -> Iterator[None]:
-    storage._load.cache_clear()
+    object_store.load.cache_clear()
     yield
-    storage._load.cache_clear()
+    object_store.load.cache_clear()
 
 
 @pytest.mark.usefixtures("unloaded")
@@ -512,8 +513,8 @@ def test_the_interpreter_pauses_at_its_end_once_obstore_was_used(
 ) -> None:
     registered: list[object] = []
     monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
-    storage._load()
-    storage._load()
+    object_store.load()
+    object_store.load()
     assert len(registered) == 1
 
 
