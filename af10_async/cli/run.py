@@ -8,7 +8,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 from .. import AF10Error
 from . import downloads, fleets, stores
@@ -59,10 +60,8 @@ def _run(arguments: Sequence[str]) -> int:
     except AF10Error as error:
         context.report(error)
         return exit_code(error)
-    except KeyboardInterrupt:  # once more, when all was said
+    except KeyboardInterrupt:  # when all was done and said
         code = INTERRUPTED
-    if code == INTERRUPTED:
-        _ignore_signals()  # the loop, closing, has restored what there was before
     return code
 
 
@@ -82,6 +81,23 @@ def _command(parsed: argparse.Namespace) -> Command:
     return _COMMANDS[name]
 
 
+@contextlib.contextmanager
+def _cancelled_by_signals(task: asyncio.Task[Any]) -> Iterator[None]:
+    """Not by the loop's own handlers: closing, it would restore those that raise an exception."""
+    loop = asyncio.get_running_loop()
+
+    def cancel(*_: object) -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = {number: signal.signal(number, cancel) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is cancel:
+                signal.signal(number, handler)
+
+
 def _ignore_signals() -> None:
     """The process ends, and nothing should disturb that."""
     for number in _SIGNALS:
@@ -96,17 +112,15 @@ async def _ended(command: Awaitable[None], context: Context) -> int:
     """
     task = asyncio.current_task()
     assert task is not None  # this is a coroutine
-    with contextlib.suppress(NotImplementedError):  # asyncio on Windows, where Ctrl-C works too
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        await command
-    except asyncio.CancelledError:
-        if not context.ends_by_interrupt:
-            context.interrupted()
-        _ignore_signals()  # before the loop closes, which is where another one would be told of
-        return INTERRUPTED
-    except AF10Error as error:
-        context.report(error)
-        return exit_code(error)
-    return exit_code_of_many(context.failures)
+    with _cancelled_by_signals(task):
+        try:
+            await command
+        except asyncio.CancelledError:
+            _ignore_signals()
+            if not context.ends_by_interrupt:
+                context.interrupted()
+            return INTERRUPTED
+        except AF10Error as error:
+            context.report(error)
+            return exit_code(error)
+        return exit_code_of_many(context.failures)
