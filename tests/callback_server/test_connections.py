@@ -22,6 +22,7 @@ from af10_async.runtime import Runtime
 from af10_async.sandbox import Sandbox
 from tests.conftest import ClientMaker
 
+from ..hello import client_hello
 from .conftest import (
     CALLBACK_SECRET,
     ID,
@@ -215,16 +216,6 @@ async def test_thousands_that_leave_at_once_leave_nothing_behind(
 
 
 # -- TLS -------------------------------------------------------------------------------------------
-
-
-def client_hello() -> bytes:
-    """The first thing that a client of TLS says."""
-    outgoing = ssl.MemoryBIO()
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    half = client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
-    with pytest.raises(ssl.SSLWantReadError):
-        half.do_handshake()
-    return outgoing.read()
 
 
 async def test_a_handshake_that_stops_half_way_ends(

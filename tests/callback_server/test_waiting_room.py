@@ -28,6 +28,7 @@ from af10_async.protocol.openings import head_needs
 from af10_async.runtime import Runtime
 from af10_async.waiting_room import WaitingRoom
 
+from ..hello import client_hello
 from .conftest import Certificate, key_of, known, running
 from .peers import (
     Peers,
@@ -38,7 +39,7 @@ from .peers import (
     to_the_end,
     until,
 )
-from .test_connections import OTHER, Clock, callback, client_hello, how_many, is_served, kept_alive
+from .test_connections import OTHER, Clock, callback, how_many, is_served, kept_alive
 
 
 async def turns(count: int = 10) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import random
-import ssl
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
+from ..hello import client_hello
 from .engine import BLOCK, Attack
 from .keys import STOLEN, TELL_TALE, key_of, request_of, target_of, wrong_key
 
@@ -34,17 +33,7 @@ def _made_wrong_keys(count: int, number: int) -> bytes:
     return b"".join(request_of(wrong_key(start + each)) for each in range(count))
 
 
-def _client_hello() -> bytes:
-    """What a TLS client says first."""
-    out = ssl.MemoryBIO()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="127.0.0.1")
-    with suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return out.read()
-
-
-CLIENT_HELLO = _client_hello()
+CLIENT_HELLO = client_hello()
 
 
 def _shape(headers: str, body: str, line: str = "GET") -> bytes:

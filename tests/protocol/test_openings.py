@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from af10_async.protocol.openings import MOST, head_needs, hello_needs
 
+from ..hello import client_hello
+
 HEAD = b"GET /af10/key?id=1 HTTP/1.1\r\nHost: hooks.example.com\r\nAccept: */*\r\n\r\n"
-
-
-def client_hello() -> bytes:
-    outgoing = ssl.MemoryBIO()
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    half = client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="hooks.example.com")
-    with pytest.raises(ssl.SSLWantReadError):
-        half.do_handshake()
-    return outgoing.read()
 
 
 # -- HTTP ------------------------------------------------------------------------------------------
