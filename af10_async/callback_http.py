@@ -138,8 +138,9 @@ class _Protocol(web.RequestHandler):
     a peer that does not take its answers: here that ends after `keep_alive`, too.
     """
 
-    __slots__ = ("_untaken", "connection")
+    __slots__ = ("_untaken", "acceptor", "connection")
 
+    acceptor: Acceptor
     connection: Connection
     _untaken: asyncio.TimerHandle | None
 
@@ -157,8 +158,9 @@ class _Protocol(web.RequestHandler):
         super().connection_made(transport)
 
     def pause_writing(self) -> None:
-        """There is an answer that the peer has not taken."""
+        """There is an answer that the peer has not taken: that is no request under way."""
         super().pause_writing()
+        self.acceptor.is_idle(self.connection)
         self._untaken = self._loop.call_later(self.keepalive_timeout, self.connection.drop)
 
     def resume_writing(self) -> None:
@@ -222,7 +224,7 @@ class _Server(web.Server):
             max_headers=64,
             auto_decompress=False,
         )
-        made.connection = connection
+        made.acceptor, made.connection = self.acceptor, connection
         return made
 
     def connection_of(self, request: web.BaseRequest) -> Connection:

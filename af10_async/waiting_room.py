@@ -71,7 +71,7 @@ class WaitingRoom:
     def close(self) -> None:
         """Let those in that have said enough by now; the others end."""
         for connection in list(self._until):
-            with suppress(OSError):
+            with suppress(OSError):  # it has left, and ends here, too
                 if self._has_said_enough(connection):
                     self.leave(connection)
                     self._on_enough(connection)

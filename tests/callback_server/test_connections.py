@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from af10_async.callback_connections import Doing
 from af10_async.callback_server import CallbackServer
 from af10_async.errors import CallbackServerError, ClosedError, JobInterruptedError
 from af10_async.runtime import Runtime
@@ -317,6 +318,19 @@ async def test_whoever_does_not_take_its_answers_is_cut_off() -> None:
             await until(lambda: open_sockets() == before + 1)  # the peer's own end
             assert peer.fileno() >= 0
         assert await is_served(server)
+
+
+async def test_whoever_does_not_take_its_answers_does_not_keep_others_out() -> None:
+    """It counts as idle, although its requests are whole, and is let go when there is no room."""
+    async with running(keep_alive=3600, max_connections=1) as server:
+        assert server._listening is not None
+        crowd = server._listening._acceptor._crowd
+        with Peers(server.port) as peers:
+            await deaf(server, peers)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert (len(crowd[Doing.IDLE]), len(crowd[Doing.BUSY])) == (1, 0)
+            assert await is_served(server)
 
 
 async def test_whoever_does_not_take_its_answers_does_not_keep_the_server_from_closing(
