@@ -128,24 +128,29 @@ class Admission:
     def _turn(self) -> tuple[str | None, Connection | None]:
         """The origin whose turn it is, if there is room, and whom it displaces for that.
 
-        One that has been served goes first. Another that is as good as silent goes for an origin
-        that has fewer of these; those of the same had better be done first.
+        That is one of the origin that has most of those that are served and do nothing. One that
+        has been answered may go at once; another for an origin that has fewer of these: those of
+        the same had better come to their request first, if they are not late.
         """
         origins = self._crowd[Doing.READY].origins()
         idle, led = self._crowd[Doing.IDLE], self._crowd[Doing.LED]
         if len(idle) + len(led) + len(self._crowd[Doing.BUSY]) < self._most:
             return next(origins, None), None
-        if (largest := idle.largest()) is not None:
-            return next(origins, None), idle.first(largest)
-        largest = led.largest()
-        oldest = led.first(largest)
-        if largest is None or oldest is None:
+
+        def count(origin: str) -> int:
+            return idle.count_of(origin) + led.count_of(origin)
+
+        largest = max((*idle.origins(), *led.origins()), key=count, default=None)
+        if largest is None:
             return None, None  # all are busy; whoever is done makes it go on
-        if self._crowd.time() - oldest.since >= TIME_TO_SPEAK:
+        oldest = idle.first(largest) or led.first(largest)
+        assert oldest is not None  # it has one or the other
+        is_late = self._crowd.time() - oldest.since >= TIME_TO_SPEAK
+        if is_late or oldest.doing is Doing.IDLE:
             return next(origins, None), oldest
         self._look_again()
-        most = led.count_of(largest)
-        return next((each for each in origins if led.count_of(each) < most), None), oldest
+        most = count(largest)
+        return next((each for each in origins if count(each) < most), None), oldest
 
     def _look_again(self) -> None:
         if self._later is not None:

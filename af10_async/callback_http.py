@@ -109,19 +109,15 @@ class Listening:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None  # aiohttp makes one for each request
-        connection = self._server.connection_of(request)
+        protocol = self._server.protocol_of(request)
         self._answering.add(task)
-        self._acceptor.is_busy(connection)
+        self._acceptor.is_busy(protocol.connection)
         try:
             found = await self._handle(AiohttpRequest(request, request.raw_path))
         finally:
             self._answering.discard(task)
         # A body would be odd, but is no reason to lose the callback: it is just not read.
-        return _Response(
-            found,
-            close=request.body_exists,
-            on_sent=functools.partial(self._acceptor.is_idle, connection),
-        )
+        return _Response(found, close=request.body_exists, on_sent=protocol.has_answered)
 
 
 class _AiohttpLog(logging.LoggerAdapter[logging.Logger]):
@@ -157,6 +153,17 @@ class _Protocol(web.RequestHandler):
             transport.max_size = _BLOCK
         super().connection_made(transport)
 
+    def data_received(self, data: bytes) -> None:
+        """Who has a request here is busy, before it is its turn."""
+        super().data_received(data)
+        if self._messages and self._untaken is None:
+            self.acceptor.is_busy(self.connection)
+
+    def has_answered(self) -> None:
+        """The answer is sent; what came behind the request may be here already."""
+        if not self._messages:
+            self.acceptor.is_idle(self.connection)
+
     def pause_writing(self) -> None:
         """There is an answer that the peer has not taken: that is no request under way."""
         super().pause_writing()
@@ -178,6 +185,7 @@ class _Protocol(web.RequestHandler):
     def _forget_untaken(self) -> None:
         if self._untaken is not None:
             self._untaken.cancel()
+            self._untaken = None
 
     def handle_error(
         self,
@@ -227,11 +235,11 @@ class _Server(web.Server):
         made.acceptor, made.connection = self.acceptor, connection
         return made
 
-    def connection_of(self, request: web.BaseRequest) -> Connection:
-        """Which one a request came by."""
+    def protocol_of(self, request: web.BaseRequest) -> _Protocol:
+        """By which one a request came."""
         protocol = request.protocol
         assert isinstance(protocol, _Protocol)  # no other is made
-        return protocol.connection
+        return protocol
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Remember it: aiohttp forgets a connection before its TLS has ended."""

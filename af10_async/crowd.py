@@ -21,6 +21,9 @@ _MOST_LED = 256
 """Of one origin. Whose request is whole is led for some five turns of the loop: those are fewer."""
 
 
+_SILENT = (Doing.WAITING, Doing.IDLE)
+
+
 class Crowd:
     """Knows all connections.
 
@@ -78,10 +81,11 @@ class Crowd:
     def to_let_go(self) -> Connection | None:
         """The one that is missed least; None when none can be spared just now.
 
-        Of the origin that has most. Of those that are silent, the one goes that has been so for
-        longest; when all have spoken, the last that is ready, if these may go, or one that had its
-        turn and does not come to its request. Where no origin has more than its share, one that
-        is silent goes, whosever it is.
+        Of the origin that has most: of those that are silent, the one goes that has been so for
+        longest. When all of them have spoken, the last that is ready, if these may go. Or one that
+        had its turn and does not come to its request; or, before others wait for an origin whose
+        requests are fewer than another's silent ones, one of these. Where no origin has more than
+        its share, one that is silent goes, whosever it is.
         """
         origin, count = self._totals.largest()
         if origin is None:
@@ -91,23 +95,22 @@ class Crowd:
         return self._silent(origin) or self._spoken(origin)
 
     def _silent(self, origin: str | None) -> Connection | None:
-        found = [self._by[doing].first(origin) for doing in (Doing.WAITING, Doing.IDLE)]
+        found = [self._by[doing].first(origin) for doing in _SILENT]
         return min(filter(None, found), key=lambda each: each.since, default=None)
 
     def _spoken(self, origin: str) -> Connection | None:
-        if self._ready_may_go and (last := self._last_ready(origin)) is not None:
-            return last
-        led = self._by[Doing.LED]
-        first = led.first(origin)
-        if first is None:
-            return None
-        is_late = self.time() - first.since >= TIME_TO_SPEAK
-        return first if is_late or led.count_of(origin) > _MOST_LED else None
-
-    def _last_ready(self, origin: str) -> Connection | None:
-        """Of the origin, or else of who has most of these."""
-        ready = self._by[Doing.READY]
-        return ready.last(origin) or ready.last(ready.largest() or origin)
+        ready, led = self._by[Doing.READY], self._by[Doing.LED]
+        if self._ready_may_go:
+            return ready.last(origin) or led.first(origin)
+        if led.count_of(origin) > _MOST_LED:
+            return led.first(origin)
+        oldest = led.first()
+        if oldest is not None and self.time() - oldest.since >= TIME_TO_SPEAK:
+            return oldest
+        most_silent = max((self._by[doing] for doing in _SILENT), key=ByOrigin.most)
+        if most_silent.most() > ready.count_of(origin):
+            return most_silent.first(most_silent.largest())
+        return None
 
 
 class ByOrigin:
@@ -157,6 +160,10 @@ class ByOrigin:
     def largest(self) -> str | None:
         """The origin that has most; None when there is none."""
         return max(self._of, key=self.count_of, default=None)
+
+    def most(self) -> int:
+        """How many that one has."""
+        return max(map(len, self._of.values()), default=0)
 
     def origins(self) -> Iterator[str]:
         """In the order of their turns."""
