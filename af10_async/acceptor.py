@@ -166,12 +166,14 @@ class Acceptor:
     def _is_full(self) -> bool:
         return len(self._crowd) >= self._most
 
-    def _let_one_go(self) -> None:
-        found = self._crowd.to_let_go()
-        if found is not None:
-            self._room.leave(found)
-            self._admission.is_gone(found)
-            found.drop()
+    def _spared(self) -> Connection | None:
+        """Who goes when one more is taken in; None when nobody has to, or can."""
+        return self._crowd.to_let_go() if self._is_full() else None
+
+    def _let_go(self, connection: Connection) -> None:
+        if not self._room.has_left(connection):
+            self._admission.is_gone(connection)
+        connection.drop()
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -240,25 +242,31 @@ class Acceptor:
         try:
             await readable(listening)
         except NotImplementedError:  # on Windows, the loop accepts it by itself
-            self._take(*await asyncio.get_running_loop().sock_accept(listening))
+            accepted = await asyncio.get_running_loop().sock_accept(listening)
+            self._take(*accepted, self._spared())
 
     async def _accept_some(self, listening: socket.socket) -> None:
         for _ in range(self._at_once):
-            while self._is_full() and self._crowd.to_let_go() is None:
+            spared = self._spared()
+            while spared is None and self._is_full():
                 await self._crowd.progress()  # meanwhile, the system keeps those that come
-            self._take(*listening.accept())
+                spared = self._spared()
+            self._take(*listening.accept(), spared)
 
-    def _take(self, accepted: socket.socket, address: Any) -> None:
+    def _take(
+        self, accepted: socket.socket, address: Any, spared: Connection | None = None
+    ) -> None:
         accepted.setblocking(False)
-        if self._is_full():
+        if spared is not None:
             say_too_many(self._seldom, self._most)
-            self._let_one_go()
+            self._let_go(spared)
         self._room.take(Connection(accepted, origin_of(address)))
 
     async def _wait_for_room(self, error: OSError) -> None:
         if error.errno in _NO_ROOM:
             for _ in range(max(1, len(self._crowd) // 10)):
-                self._let_one_go()
+                if (spared := self._crowd.to_let_go()) is not None:
+                    self._let_go(spared)
         if self._seldom.may_come():
             logger.warning(
                 "no connection can be taken in (%s): idle ones are let go", error.strerror

@@ -43,21 +43,26 @@ class Crowd:
         self._progress = asyncio.Event()
         self._by = {doing: ByOrigin() for doing in Doing}
         self._totals = _Totals()
+        self._count = 0
 
     def __getitem__(self, doing: Doing) -> ByOrigin:
         return self._by[doing]
 
     def __len__(self) -> int:
-        return sum(map(len, self._by.values()))
+        return self._count
 
     def now(self, connection: Connection, doing: Doing | None) -> None:
         """From now on, it does this; None: nothing any more."""
         before = connection.doing
+        if before is doing is None:
+            return
         connection.doing, connection.since = doing, self.time()
         if before is not None:
             self._by[before].discard(connection)
+            self._count -= 1
         if doing is not None:
             self._by[doing].add(connection)
+            self._count += 1
         change = _counts(doing) - _counts(before)
         if change:
             self._totals.change(connection.origin, change)
@@ -95,8 +100,10 @@ class Crowd:
         return self._silent(origin) or self._spoken(origin)
 
     def _silent(self, origin: str | None) -> Connection | None:
-        found = [self._by[doing].first(origin) for doing in _SILENT]
-        return min(filter(None, found), key=lambda each: each.since, default=None)
+        waiting, idle = (self._by[doing].first(origin) for doing in _SILENT)
+        if waiting is None or idle is None:
+            return waiting or idle
+        return waiting if waiting.since <= idle.since else idle
 
     def _spoken(self, origin: str) -> Connection | None:
         ready, led = self._by[Doing.READY], self._by[Doing.LED]

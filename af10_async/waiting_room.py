@@ -59,21 +59,22 @@ class WaitingRoom:
         self._until[connection] = self._loop.time() + self._patience
         self._see_to_timer()
 
-    def leave(self, connection: Connection) -> None:
-        """Forget it, if it is here; its socket stays open."""
+    def has_left(self, connection: Connection) -> bool:
+        """Forget it, if it is here, and say whether it was; its socket stays open."""
         if self._until.pop(connection, None) is None:
-            return
+            return False
         self._crowd.now(connection, None)
         self._loop.remove_reader(connection.socket.fileno())
         if connection.needs > 1:
             self._wakes_at(connection, 1)
+        return True
 
     def close(self) -> None:
         """Let those in that have said enough by now; the others end."""
         for connection in list(self._until):
             with suppress(OSError):  # it has left, and ends here, too
                 if self._has_said_enough(connection):
-                    self.leave(connection)
+                    self.has_left(connection)
                     self._on_enough(connection)
                     continue
             self._end(connection)
@@ -105,7 +106,7 @@ class WaitingRoom:
         # When it needs what it needed before, it ended in the middle; or this system wakes us for
         # each byte. Either way, who serves it does as if there were no waiting room.
         if is_enough or connection.needs == needed:
-            self.leave(connection)
+            self.has_left(connection)
             self._on_enough(connection)
 
     def _has_said_enough(self, connection: Connection) -> bool:
@@ -145,5 +146,5 @@ class WaitingRoom:
         self._see_to_timer()
 
     def _end(self, connection: Connection) -> None:
-        self.leave(connection)
+        self.has_left(connection)
         connection.drop()
