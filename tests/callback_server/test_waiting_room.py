@@ -29,7 +29,7 @@ from af10_async.runtime import Runtime
 from af10_async.waiting_room import WaitingRoom
 
 from ..hello import client_hello
-from .conftest import Certificate, key_of, known, running
+from .conftest import Certificate, GatedStore, key_of, known, running
 from .peers import (
     Peers,
     as_many_sockets_as_before,
@@ -226,6 +226,19 @@ async def test_whole_callbacks_that_come_at_once_are_all_answered() -> None:
         with Peers(server.port) as peers:
             crowd = [peers.connect(callback(key_of(number))) for number in range(400)]
             assert await answered(crowd) == 400
+
+
+async def test_requests_behind_others_are_answered_however_many_wait_for_a_place() -> None:
+    """While one is on its way through the store, the next is here: that connection does not go."""
+    store = GatedStore()
+    async with running(store=store, max_connections=2) as server:
+        with Peers(server.port) as peers:
+            three = kept_alive(key_of(1)) + kept_alive(key_of(2)) + callback(key_of(3))
+            crowd = [peers.connect(three) for _ in range(20)]
+            await store.reached.wait()
+            store.gate.set()
+            answers = await asyncio.gather(*map(to_the_end, crowd))
+            assert [each.count(b"HTTP/1.1 200") for each in answers] == [3] * 20
 
 
 async def test_it_closes_after_a_crowd_that_was_too_large_for_it() -> None:
@@ -490,6 +503,24 @@ async def test_a_handshake_displaces_those_of_who_has_more_of_them(sockets: Exit
     await here.end()
 
 
+async def test_handshakes_do_not_displace_those_who_have_been_served_elsewhere(
+    sockets: ExitStack,
+) -> None:
+    """While their own origin has more that come to nothing."""
+    here = Admitting(sockets, most=4)
+    served = here.add("served")
+    crowd = [here.add("crowd") for _ in range(3)]
+    await until(lambda: len(here.those(Doing.LED)) == 4)
+    here.admission.is_busy(served)
+    here.admission.is_idle(served)
+    more, other = here.add("crowd"), here.add("other")
+    await until(lambda: other.doing is Doing.LED)
+    assert here.those(Doing.IDLE) == [served]
+    assert here.those(Doing.READY) == [more]
+    assert [each.is_dropped for each in crowd].count(True) == 1
+    await here.end()
+
+
 async def test_a_handshake_that_takes_long_is_displaced_by_whoever_comes(
     sockets: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,6 +614,44 @@ def test_of_those_that_have_spoken_only_those_go_that_do_not_come_to_their_reque
         clock.now += LOOK
         last = crowd.to_let_go()
     assert last is led[1]
+
+
+def led_by(crowd: Crowd, number: int, doing: Doing, count: int) -> list[Connection]:
+    """So many of one origin that do this."""
+    found: list[Connection] = [Someone(number) for _ in range(count)]
+    for each in found:
+        crowd.now(each, doing)
+    return found
+
+
+def test_nobody_waits_for_those_who_have_spoken_while_more_are_silent_elsewhere() -> None:
+    """Although the silent ones have fewer connections; requests that are more are waited for."""
+    crowd = Crowd(share=0, ready_may_go=False, clock=Clock())
+    led_by(crowd, 0, Doing.LED, 5)
+    silent = led_by(crowd, 1, Doing.WAITING, 4)
+    ready = led_by(crowd, 0, Doing.READY, 4)
+    assert crowd.to_let_go() is None
+    crowd.now(ready[0], Doing.LED)
+    assert crowd.to_let_go() is silent[0]
+
+
+def test_who_is_late_goes_wherever_it_comes_from() -> None:
+    clock = Clock()
+    crowd = Crowd(share=0, ready_may_go=False, clock=clock)
+    (late,) = led_by(crowd, 1, Doing.LED, 1)
+    for _ in range(round(TIME_TO_SPEAK / LOOK) + 1):
+        clock.now += LOOK
+        assert crowd.time() > 0
+    led_by(crowd, 0, Doing.LED, 5)
+    assert crowd.to_let_go() is late
+
+
+def test_who_is_ready_does_not_go_while_another_origin_has_most() -> None:
+    """That one's handshake goes."""
+    crowd = Crowd(share=0, ready_may_go=True, clock=Clock())
+    led = led_by(crowd, 0, Doing.LED, 5)
+    led_by(crowd, 1, Doing.READY, 1)
+    assert crowd.to_let_go() is led[0]
 
 
 def test_where_they_may_go_the_last_goes_that_is_ready() -> None:
