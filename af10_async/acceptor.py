@@ -61,7 +61,7 @@ class Acceptor:
 
     Args:
         make_protocol: Makes the protocol of one connection, which calls `Connection.is_made` once
-            it is connected, and `is_gone` when it is not any more.
+            it is connected, and tells `admission` what becomes of it.
         needs: How many bytes there must be for that, by those that there are; with TLS, that is
             the acceptor's own affair.
         patience: Seconds that a connection has to say them, without TLS.
@@ -92,7 +92,8 @@ class Acceptor:
         self._runtime = runtime
         self._crowd: Crowd
         self._room: WaitingRoom
-        self._admission: Admission
+        self.admission: Admission
+        """Since it listens."""
         self.port = 0
         """Where it listens, or did until its socket broke for good."""
         self._sockets: set[socket.socket] = set()
@@ -108,7 +109,7 @@ class Acceptor:
             ready_may_go=tls is not None,
             clock=asyncio.get_running_loop().time,
         )
-        self._admission = Admission(
+        self.admission = Admission(
             self._crowd,
             self._make_protocol,
             most=self._most if tls is None else self._most_served_by_tls,
@@ -120,7 +121,7 @@ class Acceptor:
             self._crowd,
             self._needs if tls is None else hello_needs,
             patience=self._patience if tls is None else _HANDSHAKE_SECONDS,
-            on_enough=self._admission.add,
+            on_enough=self.admission.add,
         )
         sockets = await listening_sockets(host, port)
         self.port = int(sockets[0].getsockname()[1])
@@ -145,21 +146,7 @@ class Acceptor:
     async def _stop(self) -> None:
         await all_ended(self._accepting)
         self._room.close()
-        await self._admission.finish()
-
-    # -- what a connection does --------------------------------------------------------------------
-
-    def is_busy(self, connection: Connection) -> None:
-        """It has a request under way."""
-        self._admission.is_busy(connection)
-
-    def is_idle(self, connection: Connection) -> None:
-        """It has none any more."""
-        self._admission.is_idle(connection)
-
-    def is_gone(self, connection: Connection) -> None:
-        """It has ended."""
-        self._admission.is_gone(connection)
+        await self.admission.finish()
 
     # -- more than there may be --------------------------------------------------------------------
 
@@ -172,7 +159,7 @@ class Acceptor:
 
     def _let_go(self, connection: Connection) -> None:
         if not self._room.has_left(connection):
-            self._admission.is_gone(connection)
+            self.admission.is_gone(connection)
         connection.drop()
 
     # -- listening ---------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Admission:
         seldom: Seldom,
     ) -> None:
         self._crowd = crowd
+        self._ready = crowd[Doing.READY]
         self._make_protocol = make_protocol
         self._most = most
         self._tls = tls
@@ -65,7 +66,7 @@ class Admission:
 
     async def finish(self) -> None:
         """Admit those that are ready, and wait until all are; with TLS, they end instead."""
-        for each in list(self._crowd[Doing.READY]):
+        for each in list(self._ready):
             if self._tls is None:
                 self._admit(each)
             else:
@@ -100,7 +101,7 @@ class Admission:
     # -- taking turns ------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        if self._crowd[Doing.READY] and not self._is_due:
+        if self._ready and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._admit_some)
 
@@ -112,16 +113,15 @@ class Admission:
         self._go_on()
 
     def _has_admitted_one(self) -> bool:
-        ready = self._crowd[Doing.READY]
         origin, displaced = self._turn()
-        connection = ready.first(origin) if origin is not None else None
+        connection = self._ready.first(origin) if origin is not None else None
         if origin is None or connection is None:
             return False
         if displaced is not None:
             say_too_many(self._seldom, self._most)
             self._crowd.now(displaced, None)
             displaced.drop()
-        ready.had_its_turn(origin)
+        self._ready.had_its_turn(origin)
         self._admit(connection)
         return True
 
@@ -132,7 +132,7 @@ class Admission:
         has been answered may go at once; another for an origin that has fewer of these: those of
         the same had better come to their request first, if they are not late.
         """
-        origins = self._crowd[Doing.READY].origins()
+        origins = self._ready.origins()
         idle, led = self._crowd[Doing.IDLE], self._crowd[Doing.LED]
         if len(idle) + len(led) + len(self._crowd[Doing.BUSY]) < self._most:
             return next(origins, None), None

@@ -9,7 +9,7 @@ import socket
 from typing import Any, cast
 
 
-class Doing(enum.Enum):
+class Doing(enum.IntEnum):  # whose members are keys that cost nothing
     """What a connection does."""
 
     WAITING = enum.auto()
@@ -35,6 +35,7 @@ class Connection:
         "needs",
         "origin",
         "owns_socket",
+        "placed",
         "since",
         "socket",
     )
@@ -46,6 +47,8 @@ class Connection:
         """Where it comes from; see `origin_of`."""
         self.doing: Doing | None = None
         """None before it does anything, and when it has ended; see `Crowd.now`."""
+        self.placed: Doing | None = None
+        """What it is counted with, which follows that."""
         self.since = 0.0
         """When it began to do that."""
         self.needs = 1

@@ -111,7 +111,6 @@ class Listening:
         assert task is not None  # aiohttp makes one for each request
         protocol = self._server.protocol_of(request)
         self._answering.add(task)
-        self._acceptor.is_busy(protocol.connection)
         try:
             found = await self._handle(AiohttpRequest(request, request.raw_path))
         finally:
@@ -157,17 +156,17 @@ class _Protocol(web.RequestHandler):
         """Who has a request here is busy, before it is its turn."""
         super().data_received(data)
         if self._messages and self._untaken is None:
-            self.acceptor.is_busy(self.connection)
+            self.acceptor.admission.is_busy(self.connection)
 
     def has_answered(self) -> None:
         """The answer is sent; what came behind the request may be here already."""
-        if not self._messages:
-            self.acceptor.is_idle(self.connection)
+        admission = self.acceptor.admission
+        (admission.is_busy if self._messages else admission.is_idle)(self.connection)
 
     def pause_writing(self) -> None:
         """There is an answer that the peer has not taken: that is no request under way."""
         super().pause_writing()
-        self.acceptor.is_idle(self.connection)
+        self.acceptor.admission.is_idle(self.connection)
         self._untaken = self._loop.call_later(self.keepalive_timeout, self.connection.drop)
 
     def resume_writing(self) -> None:
@@ -254,7 +253,7 @@ class _Server(web.Server):
         """Forget it."""
         super().connection_lost(handler, exc)
         assert isinstance(handler, _Protocol)
-        self.acceptor.is_gone(handler.connection)
+        self.acceptor.admission.is_gone(handler.connection)
         self._open.discard(handler)
         if not self._open:
             self._all_gone.set()

@@ -22,6 +22,8 @@ _MOST_LED = 256
 
 
 _SILENT = (Doing.WAITING, Doing.IDLE)
+_WAITING, _READY, _BUSY, _IDLE = Doing.WAITING, Doing.READY, Doing.BUSY, Doing.IDLE
+"""Asked for with each request: an attribute of an enumeration takes its time."""
 
 
 class Crowd:
@@ -44,8 +46,11 @@ class Crowd:
         self._by = {doing: ByOrigin() for doing in Doing}
         self._totals = _Totals()
         self._count = 0
+        self._unsettled: dict[Connection, None] = {}
+        """Those that became busy or idle, and are not among these yet, in this order."""
 
     def __getitem__(self, doing: Doing) -> ByOrigin:
+        self._settle()
         return self._by[doing]
 
     def __len__(self) -> int:
@@ -54,20 +59,36 @@ class Crowd:
     def now(self, connection: Connection, doing: Doing | None) -> None:
         """From now on, it does this; None: nothing any more."""
         before = connection.doing
-        if before is doing is None:
+        if before is doing:
             return
-        connection.doing, connection.since = doing, self.time()
+        connection.doing = doing
+        if doing is not _BUSY:
+            connection.since = self.time()
+        if doing is not _WAITING and doing is not _READY:
+            self._progress.set()
+        self._unsettled.pop(connection, None)
+        if (before is _BUSY and doing is _IDLE) or (before is _IDLE and doing is _BUSY):
+            # That happens with each request, and matters only when it is asked for.
+            self._unsettled[connection] = None
+        else:
+            self._place(connection)
+
+    def _settle(self) -> None:
+        for connection in self._unsettled:
+            self._place(connection)
+        self._unsettled.clear()
+
+    def _place(self, connection: Connection) -> None:
+        before, doing = connection.placed, connection.doing
+        connection.placed = doing
         if before is not None:
             self._by[before].discard(connection)
-            self._count -= 1
         if doing is not None:
             self._by[doing].add(connection)
-            self._count += 1
+        self._count += (doing is not None) - (before is not None)
         change = _counts(doing) - _counts(before)
         if change:
             self._totals.change(connection.origin, change)
-        if doing not in (Doing.WAITING, Doing.READY):
-            self._progress.set()
 
     def time(self) -> float:
         """What connections have had of it: while the loop stood still, none of them could go on."""
@@ -92,6 +113,7 @@ class Crowd:
         requests are fewer than another's silent ones, one of these. Where no origin has more than
         its share, one that is silent goes, whosever it is.
         """
+        self._settle()
         origin, count = self._totals.largest()
         if origin is None:
             return None
@@ -209,6 +231,6 @@ class _Totals:
         return next(iter(self._with[self._most]), None), self._most
 
 
-def _counts(doing: Doing | None) -> int:
+def _counts(doing: Doing | None) -> bool:
     """Whether it is one of those that may be let go."""
-    return int(doing is not None and doing is not Doing.BUSY)
+    return doing is not None and doing is not _BUSY

@@ -357,15 +357,22 @@ async def test_where_the_system_wakes_us_for_each_byte_who_serves_it_waits() -> 
         assert here.waiting == []
 
 
+def watch_no_sockets(monkeypatch: pytest.MonkeyPatch) -> asyncio.AbstractEventLoop:
+    """Make the loop one that cannot, like that of asyncio on Windows."""
+    loop = asyncio.get_running_loop()
+
+    def cannot(*about: Any) -> None:
+        raise NotImplementedError  # what that loop raises there
+
+    monkeypatch.setattr(loop, "add_reader", cannot)
+    return loop
+
+
 async def test_where_sockets_cannot_be_watched_who_serves_them_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on Windows, with the loop that asyncio has there; then it also accepts by itself."""
-
-    def cannot(*about: Any) -> None:
-        raise NotImplementedError
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", cannot)
+    """Then the loop also accepts by itself."""
+    watch_no_sockets(monkeypatch)
     async with running() as server, as_many_sockets_as_before():
         with Peers(server.port) as peers:
             peer = peers.connect()
@@ -378,19 +385,15 @@ async def test_whoever_leaves_before_the_loop_has_accepted_it_does_not_break_the
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on Windows, where that is an error of accepting."""
-    loop = asyncio.get_running_loop()
+    loop = watch_no_sockets(monkeypatch)
     accept, errors = loop.sock_accept, [ConnectionResetError(), OSError(errno.EINVAL, "left")]
     errors[1].winerror = 64  # type: ignore[attr-defined] # which it has on Windows only
-
-    def cannot(*about: Any) -> None:
-        raise NotImplementedError
 
     async def accept_or_fail(listening: socket.socket) -> tuple[socket.socket, Any]:
         if errors:
             raise errors.pop()
         return await accept(listening)
 
-    monkeypatch.setattr(loop, "add_reader", cannot)
     monkeypatch.setattr(loop, "sock_accept", accept_or_fail)
     async with running() as server:
         await until(lambda: errors == [])
@@ -557,21 +560,23 @@ def counted(crowd: Crowd, origin: str) -> int:
 
 
 @given(
-    steps=st.lists(st.tuples(st.integers(0, 15), st.sampled_from([None, *Doing]))),
+    steps=st.lists(st.tuples(st.integers(0, 15), st.sampled_from([None, *Doing]), st.booleans())),
     ready_may_go=st.booleans(),
 )
 def test_the_one_that_goes_is_of_who_has_most_and_was_silent_for_longest(
-    steps: list[tuple[int, Doing | None]], ready_may_go: bool
+    steps: list[tuple[int, Doing | None, bool]], ready_may_go: bool
 ) -> None:
-    """Whatever happened before, and however those who have most spread over what they do.
+    """Whatever happened before, asked for or not, and however those who have most spread.
 
     Where nobody has more than a share, it is the one that was silent for longest of all.
     """
     times = itertools.count(1)
     crowd = Crowd(share=SHARE, ready_may_go=ready_may_go, clock=lambda: float(next(times)))
     everyone = [Someone(number) for number in range(16)]
-    for number, doing in steps:
+    for number, doing, is_asked_for in steps:
         crowd.now(everyone[number], doing)
+        if not is_asked_for:
+            continue
         silent = [each for each in everyone if each.doing in (Doing.WAITING, Doing.IDLE)]
         found = crowd.to_let_go()
         most = max(counted(crowd, each.origin) for each in everyone)
@@ -595,6 +600,8 @@ def test_the_one_that_goes_is_of_who_has_most_and_was_silent_for_longest(
         else:
             assert found.doing is Doing.LED or (ready_may_go and found.doing is Doing.READY)
     assert len(crowd) == sum(each.doing is not None for each in everyone)
+    for doing in Doing:
+        assert set(crowd[doing]) == {each for each in everyone if each.doing is doing}
 
 
 def test_of_those_that_have_spoken_only_those_go_that_do_not_come_to_their_request(
